@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bytes to values and back, pure: no file, clock or environment is touched here."""

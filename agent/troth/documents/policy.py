@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""policy.json: what the builder decided and PID 1 obeys.
+
+Flows from ``image`` (which prints it) to ``boot`` (which never parses JSON:
+it gets the same tree as a module of literals, proved equal at build).
+``docs/formats.md`` describes each field. Imported by PID 1, so this module
+imports nothing but the floor; parsing and printing of the JSON text is in
+``documents.policy_json``.
+"""
+
+from __future__ import annotations
+
+from troth.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+SCHEMA = "troth-policy-v1"
+
+
+@record
+class Verity:
+    """Baked geometry of one dm-verity device (hash type 1, see storage format docs).
+
+    ``root_hash``, ``salt``: lower-case hex; ``uuid``: of the superblock;
+    ``data_blocks``: blocks of ``block_bytes`` covered; ``superblock_block``:
+    block number of the superblock, the tree begins in the block after it;
+    ``options``: words of the kernel's verity target.
+    """
+
+    root_hash: str
+    salt: str
+    uuid: str
+    data_blocks: int
+    superblock_block: int
+    block_bytes: int
+    algorithm: str
+    options: tuple[str, ...]
+
+
+@record
+class Volume:
+    """A read-only verified disk: where to find it and where it goes.
+
+    ``name``: "root" or the manifest's name; ``device``: ``KIND:VALUE``;
+    ``mount``: absolute path in the root, "/" for the root itself;
+    ``file_system``: kernel name; ``options``: mount data.
+    """
+
+    name: str
+    device: str
+    mount: str
+    file_system: str
+    options: str
+    verity: Verity
+
+
+@record
+class Handover:
+    """How PID 1 ends its own work.
+
+    ``kind``: "switch" (to another init) or "supervise"; ``argv``: fixed;
+    ``manager``: "systemd" or "none"; ``user``, ``group``: of the supervised
+    workload, 0 for switch; ``grace_s``: seconds between SIGTERM and SIGKILL.
+    """
+
+    kind: str
+    argv: tuple[str, ...]
+    manager: str
+    user: int
+    group: int
+    grace_s: int
+
+
+@record
+class Fail:
+    """What a refused boot does: ``action`` poweroff|reboot|halt, ``detail`` public|console.
+
+    ``deadline_s``: the whole boot up to the handover; ``device_timeout_s``: the
+    wait for disks.
+    """
+
+    action: str
+    detail: str
+    deadline_s: int
+    device_timeout_s: int
+
+
+@record
+class Policy:
+    """Everything PID 1 may decide by. Flat on purpose: one field, one decision."""
+
+    image_name: str
+    svn: int
+    kernel_release: str
+    snp: str
+    vtpm: str
+    vtpm_kind: str
+    owned_pcrs: tuple[int, ...]
+    cmdline: str
+    cmdline_forms: tuple[str, ...]
+    cmdline_variable: dict[str, tuple[str, ...]]
+    modules: tuple[str, ...]
+    volumes: tuple[Volume, ...]
+    overlay: str
+    overlay_paths: tuple[str, ...]
+    workload: tuple[str, ...]
+    handover: Handover
+    fail: Fail
+    lockdown: str
+    modules_disabled: bool
+    acpi_aml: str
+
+
+def from_tree(tree: dict[str, Any]) -> Policy:
+    """The policy in ``tree``, whose shape ``policy_json`` or the build has proved."""
+    return Policy(
+        image_name=tree["image"]["name"],
+        svn=tree["image"]["svn"],
+        kernel_release=tree["kernel"]["release"],
+        snp=tree["tee"]["snp"],
+        vtpm=tree["tee"]["vtpm"],
+        vtpm_kind=tree["tee"]["vtpm_kind"],
+        owned_pcrs=tuple(tree["tee"]["owned_pcrs"]),
+        cmdline=tree["cmdline"]["text"],
+        cmdline_forms=tuple(tree["cmdline"]["forms"]),
+        cmdline_variable={
+            key: tuple(values) for key, values in tree["cmdline"]["variable"].items()
+        },
+        modules=tuple(tree["kernel"]["modules"]),
+        volumes=tuple(_volume(item) for item in tree["volumes"]),
+        overlay=tree["overlay"]["kind"],
+        overlay_paths=tuple(tree["overlay"]["paths"]),
+        workload=tuple(tree["workload"]),
+        handover=Handover(
+            kind=tree["handover"]["kind"],
+            argv=tuple(tree["handover"]["argv"]),
+            manager=tree["handover"]["manager"],
+            user=tree["handover"]["user"],
+            group=tree["handover"]["group"],
+            grace_s=tree["handover"]["grace_s"],
+        ),
+        fail=Fail(
+            action=tree["fail"]["action"],
+            detail=tree["fail"]["detail"],
+            deadline_s=tree["fail"]["deadline_s"],
+            device_timeout_s=tree["fail"]["device_timeout_s"],
+        ),
+        lockdown=tree["kernel"]["lockdown"],
+        modules_disabled=tree["kernel"]["modules_disabled"],
+        acpi_aml=tree["kernel"]["acpi_aml"],
+    )
+
+
+def _volume(tree: dict[str, Any]) -> Volume:
+    verity = tree["verity"]
+    return Volume(
+        name=tree["name"],
+        device=tree["device"],
+        mount=tree["mount"],
+        file_system=tree["file_system"],
+        options=tree["options"],
+        verity=Verity(
+            root_hash=verity["root_hash"],
+            salt=verity["salt"],
+            uuid=verity["uuid"],
+            data_blocks=verity["data_blocks"],
+            superblock_block=verity["superblock_block"],
+            block_bytes=verity["block_bytes"],
+            algorithm=verity["algorithm"],
+            options=tuple(verity["options"]),
+        ),
+    )
+
+
+def to_tree(policy: Policy) -> dict[str, Any]:
+    """The JSON tree of ``policy``; the inverse of ``from_tree``."""
+    hand, fail = policy.handover, policy.fail
+    return {
+        "schema": SCHEMA,
+        "image": {"name": policy.image_name, "svn": policy.svn},
+        "kernel": {
+            "release": policy.kernel_release,
+            "modules": list(policy.modules),
+            "lockdown": policy.lockdown,
+            "modules_disabled": policy.modules_disabled,
+            "acpi_aml": policy.acpi_aml,
+        },
+        "tee": {
+            "snp": policy.snp,
+            "vtpm": policy.vtpm,
+            "vtpm_kind": policy.vtpm_kind,
+            "owned_pcrs": list(policy.owned_pcrs),
+        },
+        "cmdline": {
+            "text": policy.cmdline,
+            "forms": list(policy.cmdline_forms),
+            "variable": {key: list(values) for key, values in policy.cmdline_variable.items()},
+        },
+        "volumes": [_volume_tree(volume) for volume in policy.volumes],
+        "overlay": {"kind": policy.overlay, "paths": list(policy.overlay_paths)},
+        "workload": list(policy.workload),
+        "handover": {
+            "kind": hand.kind,
+            "argv": list(hand.argv),
+            "manager": hand.manager,
+            "user": hand.user,
+            "group": hand.group,
+            "grace_s": hand.grace_s,
+        },
+        "fail": {
+            "action": fail.action,
+            "detail": fail.detail,
+            "deadline_s": fail.deadline_s,
+            "device_timeout_s": fail.device_timeout_s,
+        },
+    }
+
+
+def _volume_tree(volume: Volume) -> dict[str, Any]:
+    verity = volume.verity
+    return {
+        "name": volume.name,
+        "device": volume.device,
+        "mount": volume.mount,
+        "file_system": volume.file_system,
+        "options": volume.options,
+        "verity": {
+            "root_hash": verity.root_hash,
+            "salt": verity.salt,
+            "uuid": verity.uuid,
+            "data_blocks": verity.data_blocks,
+            "superblock_block": verity.superblock_block,
+            "block_bytes": verity.block_bytes,
+            "algorithm": verity.algorithm,
+            "options": list(verity.options),
+        },
+    }

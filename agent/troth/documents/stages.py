@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stage table: what PID 1 runs, in order, and what therefore is packed.
+
+Read by ``boot.init``, which imports a stage when it runs it, and by the
+packer, which packs the closure of exactly these modules. A stage whose
+condition a policy does not meet is neither packed nor run.
+
+Imported by PID 1: imports nothing but types.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from troth.documents.policy import Policy
+
+
+def _always(_policy: Policy) -> bool:
+    return True
+
+
+def _has_volumes(policy: Policy) -> bool:
+    return bool(policy.volumes)
+
+
+def _has_workload(policy: Policy) -> bool:
+    return bool(policy.workload)
+
+
+
+def _supervises(policy: Policy) -> bool:
+    return policy.handover.kind == "supervise"
+
+
+#: (name on the console, module, condition). Each module has ``run(state)``.
+STAGES: tuple[tuple[str, str, Callable[[Policy], bool]], ...] = (
+    ("mounts", "troth.boot.mounts", _always),
+    ("policy", "troth.boot.policy", _always),
+    ("modules", "troth.boot.modules", _always),
+    ("tee", "troth.boot.tee", _always),
+    ("devices", "troth.boot.devices", _has_volumes),
+    ("verity", "troth.boot.verity", _has_volumes),
+    ("root", "troth.boot.root", _has_volumes),
+    ("workload", "troth.boot.workload", _has_workload),
+    ("handover", "troth.boot.handover", _always),
+)
+
+#: Packed and imported beside the stages where the condition holds.
+COMPANIONS: tuple[tuple[str, Callable[[Policy], bool]], ...] = (
+    ("troth.boot.fail", _always),
+    ("troth.boot.supervise", _supervises),
+)
+
+
+def stages_of(policy: Policy) -> tuple[tuple[str, str], ...]:
+    """(name, module) of the stages that ``policy`` runs, in order."""
+    return tuple((name, module) for name, module, wanted in STAGES if wanted(policy))
+
+
+def modules_of(policy: Policy) -> tuple[str, ...]:
+    """All modules the packer must close over for ``policy``."""
+    stages = tuple(module for _, module in stages_of(policy))
+    return stages + tuple(module for module, wanted in COMPANIONS if wanted(policy))
