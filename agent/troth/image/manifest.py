@@ -1,0 +1,423 @@
+# SPDX-License-Identifier: Apache-2.0
+"""troth.toml: what the image builder asks for, as typed records.
+
+``load`` reads the text once and refuses what it does not know; it looks at no
+other file, so that a manifest means the same wherever it is read. The keys are
+those of the design and, beside them:
+
+``[image]`` ``compression`` of the initramfs ("none", "lz4", "zstd");
+``platform`` ("virtio"): which machine's drivers are packed; ``cmdline``: words
+added to the measured command line; ``cmdline_variable``: keys that the host may
+set, each to one of a fixed list of words (for the workload: no kernel,
+systemd, dracut or troth key can be opened this way); ``acpi`` ("on", "off").
+``[root]`` ``file_system`` ("erofs", "squashfs", "ext4") and ``compression`` of an
+image made from a directory or tar.
+``[handover]`` ``group`` and ``grace_s`` (seconds between SIGTERM and SIGKILL) of
+a supervised workload; ``modules_disabled``: no module can be loaded after the
+handover; ``lockdown``: mode of the kernel lockdown.
+``[fail]`` ``action`` of a refused boot; ``deadline_s`` of the whole boot up to
+the handover; ``device_timeout_s`` of the wait for disks.
+``[initramfs]`` ``python``: further Python modules to pack, with all they
+import, for workloads that run from the initramfs.
+
+Keys whose work belongs to a later version parse, and are then refused with
+``not-in-this-version``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from troth.errors import ManifestError
+from troth.image import manifest_rules as rules
+from troth.image.manifest_source import Source, Table, read_source
+from troth.record import record
+
+if TYPE_CHECKING:
+    import re
+    from pathlib import Path
+
+#: The initramfs compression where the manifest names none; docs/performance.md says why.
+DEFAULT_COMPRESSION = "zstd"
+DEFAULT_DEADLINE_S = 300
+DEFAULT_DEVICE_TIMEOUT_S = 30
+DEFAULT_GRACE_S = 10
+NOBODY = 65534
+
+ROOT_COMPRESSIONS = {
+    "erofs": ("none", "lz4", "lz4hc"),
+    "squashfs": ("none", "gzip", "lz4", "xz", "zstd"),
+    "ext4": ("none",),
+}
+
+_KEYS = {
+    "image": (
+        "name", "svn", "kernel", "igvm", "load", "python", "compression", "platform", "cmdline",
+        "cmdline_variable", "acpi",
+    ),
+    "root": ("source", "overlay", "overlay_paths", "modules", "file_system", "compression"),
+    "handover": (
+        "init", "supervise", "user", "group", "grace_s", "manager", "modules_disabled", "lockdown",
+    ),
+    "initramfs": ("files", "python"),
+    "measure": ("workload",),
+    "tee": ("snp", "vtpm", "vtpm_kind"),
+    "volume": ("name", "format", "source", "mount", "device", "key", "integrity"),
+    "fail": ("detail", "action", "deadline_s", "device_timeout_s"),
+    "launch": ("vcpus", "cpu_types", "memory"),
+}  # fmt: skip
+_LATER_TABLES = ("instance", "network")
+
+
+@record
+class KernelSource:
+    """Where the kernel comes from: ``package`` of Debian, or the two paths.
+
+    ``modules`` is the directory that holds modules.dep, None for a kernel without modules.
+    """
+
+    package: str
+    vmlinuz: Path | None
+    modules: Path | None
+
+
+@record
+class Image:
+    """``[image]``; ``python`` is an interpreter's path, empty for the distribution's."""
+
+    name: str
+    svn: int
+    kernel: KernelSource
+    load: tuple[str, ...]
+    python: str
+    compression: str
+    platform: str
+    cmdline: tuple[str, ...]
+    cmdline_variable: dict[str, tuple[str, ...]]
+    acpi: str
+
+
+@record
+class Root:
+    """``[root]``; ``file_system`` and ``compression`` do not concern a ready image."""
+
+    source: Path
+    overlay: str
+    overlay_paths: tuple[str, ...]
+    modules: bool
+    file_system: str
+    compression: str
+
+
+@record
+class Handover:
+    """``[handover]``; exactly one of ``init`` and ``supervise`` is not empty.
+
+    ``manager``: "systemd", "none", or "" for looking where init leads; ``user``
+    and ``group`` are 0 where ``init`` is set.
+    """
+
+    init: str
+    supervise: tuple[str, ...]
+    user: int
+    group: int
+    grace_s: int
+    manager: str
+    modules_disabled: bool
+    lockdown: str
+
+
+@record
+class Initramfs:
+    """``[initramfs]``: ``files`` go below /app, ``python`` are module names."""
+
+    files: Path | None
+    python: tuple[str, ...]
+
+
+@record
+class Tee:
+    """``[tee]``: each "required", "optional", "simulated" or "none" as the design says."""
+
+    snp: str
+    vtpm: str
+    vtpm_kind: str
+
+
+@record
+class Volume:
+    """One ``[[volume]]`` of format verity: ``device`` is ``KIND:VALUE``."""
+
+    name: str
+    source: Path
+    mount: str
+    device: str
+
+
+@record
+class Fail:
+    """``[fail]``: see ``documents.policy.Fail``."""
+
+    action: str
+    detail: str
+    deadline_s: int
+    device_timeout_s: int
+
+
+@record
+class Launch:
+    """``[launch]``: the machine shapes an IGVM file is made for."""
+
+    vcpus: tuple[int, ...]
+    cpu_types: tuple[str, ...]
+    memory: tuple[str, ...]
+
+
+@record
+class Manifest:
+    """All of troth.toml. ``root`` is None where everything is in the initramfs."""
+
+    path: Path
+    image: Image
+    root: Root | None
+    handover: Handover
+    initramfs: Initramfs
+    workload: tuple[str, ...]
+    tee: Tee
+    volumes: tuple[Volume, ...]
+    fail: Fail
+    launch: Launch
+    source: Source
+
+    def where(self, *path: str | int) -> str:
+        """``file:line`` of a key, as ``manifest.where("volume", 0, "source")``."""
+        return self.source.where(path)
+
+
+def load(path: Path) -> Manifest:
+    """The manifest at ``path``.
+
+    Raises ``ManifestError``: ``manifest-absent``, ``manifest-syntax``,
+    ``manifest-unknown-key``, ``manifest-missing-key``, ``manifest-type``,
+    ``manifest-value``, ``manifest-conflict``, ``not-in-this-version``.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ManifestError(
+            "manifest-absent", f"cannot be read: {error.strerror}", where=str(path)
+        ) from None
+    return parse(data, path)
+
+
+def parse(data: bytes, path: Path) -> Manifest:
+    """The manifest in ``data``; ``path`` names it and gives its relative paths their base."""
+    source = read_source(data, str(path))
+    top = Table(source, source.tree, (), (*_KEYS, *_LATER_TABLES))
+    later = rules.Later()
+    for name in _LATER_TABLES:
+        if top.has(name):
+            later.note(top.fail(name, ""), f"[{name}], attested instance data and networking")
+    base = path.parent
+    tables = {name: top.table(name, keys) for name, keys in _KEYS.items() if name != "volume"}
+    top.need("image")
+    image = _image(tables["image"], base, later)
+    root = _root(tables["root"], base) if top.has("root") else None
+    handover = _handover(tables["handover"], has_root=root is not None)
+    initramfs = _initramfs(tables["initramfs"], base, has_root=root is not None)
+    volumes = tuple(
+        volume
+        for table in top.tables("volume", _KEYS["volume"])
+        if (volume := _volume(table, base, later)) is not None
+    )
+    rules.check_volumes(top.tables("volume", _KEYS["volume"]))
+    if root is not None:
+        names = [table.text("name") for table in top.tables("volume", _KEYS["volume"])]
+        rules.check_overlay(tables["root"], names, later)
+    tee = _tee(tables["tee"], later)
+    fail = _fail(tables["fail"])
+    launch = _launch(tables["launch"])
+    rules.check_workload(tables["measure"], top.tables("volume", _KEYS["volume"]))
+    later.refuse()
+    rules.check_tee(tables["tee"], tables["fail"])
+    return Manifest(
+        path=path,
+        image=image,
+        root=root,
+        handover=handover,
+        initramfs=initramfs,
+        workload=tables["measure"].texts("workload"),
+        tee=tee,
+        volumes=volumes,
+        fail=fail,
+        launch=launch,
+        source=source,
+    )
+
+
+def _image(table: Table, base: Path, later: rules.Later) -> Image:
+    table.need("name")
+    table.need("kernel")
+    if table.boolean("igvm", default=False):
+        later.note(table.fail("igvm", ""), "the IGVM builder")
+    return Image(
+        name=rules.name(table, "name"),
+        svn=table.integer("svn", 0, minimum=0, maximum=2**32 - 1),
+        kernel=_kernel(table, base),
+        load=_words(table, "load", rules.MODULE, "names of kernel modules"),
+        python=rules.absolute(table, "python") if table.has("python") else "",
+        compression=table.text("compression", DEFAULT_COMPRESSION, allowed=("none", "lz4", "zstd")),
+        platform=table.text("platform", "virtio", allowed=("virtio",)),
+        cmdline=rules.cmdline(table, "cmdline"),
+        cmdline_variable=rules.cmdline_variable(table, "cmdline_variable"),
+        acpi=table.text("acpi", "on", allowed=("on", "off")),
+    )
+
+
+def _kernel(table: Table, base: Path) -> KernelSource:
+    if isinstance(table.tree["kernel"], dict):
+        paths = table.table("kernel", ("vmlinuz", "modules"))
+        paths.need("vmlinuz")
+        return KernelSource(
+            package="",
+            vmlinuz=base / paths.text("vmlinuz"),
+            modules=base / paths.text("modules") if paths.has("modules") else None,
+        )
+    text = table.text("kernel")
+    package = text.removeprefix("debian:")
+    if package == text or not rules.PACKAGE.fullmatch(package):
+        raise table.fail(
+            "kernel",
+            f"is no kernel source: {text!r}",
+            hint='write "debian:PACKAGE" or { vmlinuz = "...", modules = "..." }',
+        )
+    return KernelSource(package=package, vmlinuz=None, modules=None)
+
+
+def _words(table: Table, key: str, pattern: re.Pattern[str], wanted: str) -> tuple[str, ...]:
+    words = table.texts(key)
+    for word in words:
+        if not pattern.fullmatch(word):
+            raise table.fail(key, f"must hold {wanted}, not {word!r}")
+    return words
+
+
+def _root(table: Table, base: Path) -> Root:
+    table.need("source")
+    overlay = table.text("overlay", "tmpfs")
+    paths = table.texts("overlay_paths")
+    if paths:
+        for path in paths:
+            rules.check_absolute(table, "overlay_paths", path, root_allowed=True)
+        rules.check_apart(table, "overlay_paths", paths)
+    file_system = table.text("file_system", "erofs", allowed=tuple(ROOT_COMPRESSIONS))
+    return Root(
+        source=base / table.text("source"),
+        overlay=overlay,
+        overlay_paths=paths or (() if overlay == "none" else ("/",)),
+        modules=table.boolean("modules", default=False),
+        file_system=file_system,
+        compression=table.text("compression", "none", allowed=ROOT_COMPRESSIONS[file_system]),
+    )
+
+
+def _handover(table: Table, *, has_root: bool) -> Handover:
+    supervise = table.texts_repeated("supervise")
+    rules.check_handover(table, has_root=has_root)
+    init = ""
+    user = group = 0
+    if supervise:
+        rules.check_absolute(table, "supervise", supervise[0])
+        user = table.integer("user", NOBODY, minimum=1, maximum=2**32 - 2)
+        group = table.integer("group", user, minimum=1, maximum=2**32 - 2)
+    else:
+        init = rules.absolute(table, "init") if table.has("init") else "/sbin/init"
+    return Handover(
+        init=init,
+        supervise=supervise,
+        user=user,
+        group=group,
+        grace_s=table.integer("grace_s", DEFAULT_GRACE_S, minimum=0, maximum=3600),
+        manager=table.text("manager", "none" if supervise else "", allowed=("systemd", "none")),
+        modules_disabled=table.boolean("modules_disabled", default=False),
+        lockdown=table.text(
+            "lockdown", "integrity", allowed=("integrity", "confidentiality", "none")
+        ),
+    )
+
+
+def _initramfs(table: Table, base: Path, *, has_root: bool) -> Initramfs:
+    for key in ("files", "python"):
+        if table.has(key) and has_root:
+            raise table.fail(
+                key,
+                "is for images without [root]: the initramfs is gone after the handover",
+                code="manifest-conflict",
+            )
+    return Initramfs(
+        files=base / table.text("files") if table.has("files") else None,
+        python=_words(table, "python", rules.PYTHON_MODULE, "names of Python modules"),
+    )
+
+
+def _volume(table: Table, base: Path, later: rules.Later) -> Volume | None:
+    kind = rules.volume_format(table)
+    mount = rules.absolute(table, "mount")
+    device = rules.device(table, "device", default=f"serial:{table.text('name')}")
+    if kind != "verity":
+        later.note(table.fail("format", ""), f"encrypted volumes (format {kind!r})")
+        return None
+    return Volume(
+        name=table.text("name"), source=base / table.text("source"), mount=mount, device=device
+    )
+
+
+def _tee(table: Table, later: rules.Later) -> Tee:
+    snp = table.text("snp", "required", allowed=("required", "simulated", "none"))
+    if snp == "required":
+        later.note(
+            table.fail("snp", ""), 'SEV-SNP support; [tee] snp = "none" builds for plain machines'
+        )
+    if snp == "simulated":
+        later.note(table.fail("snp", ""), "the simulated secure processor")
+    kind = table.text("vtpm_kind", "host", allowed=("svsm", "paravisor", "host"))
+    if kind != "host":
+        later.note(table.fail("vtpm_kind", ""), f"a TPM of kind {kind!r}")
+    return Tee(
+        snp=snp,
+        vtpm=table.text("vtpm", "required", allowed=("required", "optional", "none")),
+        vtpm_kind=kind,
+    )
+
+
+def _fail(table: Table) -> Fail:
+    deadline_s = table.integer("deadline_s", DEFAULT_DEADLINE_S, minimum=1, maximum=86400)
+    wait_s = table.integer(
+        "device_timeout_s",
+        min(DEFAULT_DEVICE_TIMEOUT_S, deadline_s),
+        minimum=1,
+        maximum=deadline_s,
+    )
+    return Fail(
+        action=table.text("action", "poweroff", allowed=("poweroff", "reboot", "halt")),
+        detail=table.text("detail", "public", allowed=("public", "console")),
+        deadline_s=deadline_s,
+        device_timeout_s=wait_s,
+    )
+
+
+def _launch(table: Table) -> Launch:
+    return Launch(
+        vcpus=rules.numbers(table, "vcpus", minimum=1, maximum=1024),
+        cpu_types=_one_or_more(table, "cpu_types", rules.CPU_TYPE, "processor names"),
+        memory=_one_or_more(table, "memory", rules.MEMORY, 'sizes like "512M" or "4G"'),
+    )
+
+
+def _one_or_more(table: Table, key: str, pattern: re.Pattern[str], wanted: str) -> tuple[str, ...]:
+    single = isinstance(table.tree.get(key), str)
+    words = (table.text(key),) if single else table.texts(key)
+    for word in words:
+        if not pattern.fullmatch(word):
+            raise table.fail(key, f"must hold {wanted}, not {word!r}")
+    return words
