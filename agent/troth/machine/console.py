@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a guest's console says: from arbitrary bytes to the boot's events.
+
+Serves ``machine.runner``. The guest is not trusted here: lines are bounded,
+any byte may come, and nothing kept grows with what the guest prints. Must
+never let guest bytes steer the terminal: ``Neutraliser`` is the only way to it.
+
+Who may say what
+----------------
+A serial console cannot authenticate its writer, so the rule is about *when*.
+
+* Up to ``troth: handover`` only the kernel and PID 1 write. PID 1's lines come
+  through /dev/kmsg, behind a printk prefix ``[    1.234567] ``; the last line
+  of a refused boot comes from /dev/console and has none. Both forms count, and
+  only at the beginning of a line. What follows ``refused`` is not read.
+* After it the next init and the workload write as they like: stage, handover
+  and ``refused`` lines are text of theirs and change nothing.
+* Two things still count then, both only behind a printk prefix, but anywhere
+  in a line, since a workload may have left its last line open: ``workload
+  exited`` (the last one wins: PID 1 writes it after the workload has ended)
+  and a kernel panic. A forged panic is told from a real one by how the machine
+  ended (``machine.runner``), not by its text.
+
+So PID 1 must print ``handover`` only once nothing can be refused any more; an
+execve failing after it must end in a panic, not in an orderly power-off.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from typing import TYPE_CHECKING
+
+from troth.record import record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MAX_LINE_BYTES = 4096
+#: Of a line beyond the bound only its end is kept, long enough for one of our lines.
+_TAIL_BYTES = 512
+MAX_STAGES = 64
+
+_PREFIX = rb"\[ {0,4}(\d{1,8}\.\d{6})\](?:\[ *[TC]\d+\])? "
+_BEGIN = re.compile(rb"(?:" + _PREFIX + rb")?troth: (.*)\Z", re.DOTALL)
+_INSIDE = re.compile(rb".*" + _PREFIX + rb"(.*)\Z", re.DOTALL)
+_STAGE_OK = re.compile(rb"stage ([a-z0-9-]{1,32}) ok (\d{1,9}(?:\.\d{1,6})?)\Z")
+_STAGE_FAILED = re.compile(rb"stage ([a-z0-9-]{1,32}) failed ([a-z0-9-]{1,64})\Z")
+_HANDOVER = re.compile(rb"handover (/.{0,1024})\Z")
+_WORKLOAD = re.compile(rb"troth: workload exited (\d{1,3})\Z")
+_REFUSED = re.compile(rb"refused ([a-z0-9-]{1,64}): (.*)\Z")
+_PANIC = re.compile(rb"Kernel panic - not syncing: (.*)\Z")
+_VERITY = re.compile(rb"device-mapper: verity: .*corrupted|dm-verity.*(?:corrupted|panic)")
+
+
+@record
+class Stage:
+    """``troth: stage``: ``milliseconds`` where it went well, else ``code``.
+
+    ``guest_s``: the kernel's clock at the line, None without printk prefix.
+    """
+
+    name: str
+    milliseconds: float | None
+    code: str
+    guest_s: float | None
+
+
+@record
+class Handover:
+    """``troth: handover``: ``init`` is what runs next."""
+
+    init: str
+    guest_s: float | None
+
+
+@record
+class WorkloadExit:
+    """``troth: workload exited``: its exit status, as PID 1 says it."""
+
+    status: int
+
+
+@record
+class Refused:
+    """``troth: refused``: the stable code and one sentence."""
+
+    code: str
+    sentence: str
+
+
+@record
+class Panic:
+    """The kernel gave up; ``code`` is "verity-panic" or "kernel-panic"."""
+
+    code: str
+    text: str
+
+
+Event = Stage | Handover | WorkloadExit | Refused | Panic
+
+
+class Parser:
+    r"""Splits console bytes into lines and lines into events, however they are cut.
+
+    >>> list(Parser().feed(b"[    1.000000] troth: stage mounts ok 3\r\n"))
+    [Stage(name='mounts', milliseconds=3.0, code='', guest_s=1.0)]
+    """
+
+    def __init__(self) -> None:
+        self._line = bytearray()
+        self._overlong = False
+        self._handed_over = False
+        self._refused = False
+        self._verity = False
+        self._stages = 0
+
+    def feed(self, data: bytes) -> Iterator[Event]:
+        """The events completed by ``data``."""
+        start = 0
+        while (end := data.find(b"\n", start)) >= 0:
+            self._append(data[start:end])
+            yield from self._end_of_line()
+            start = end + 1
+        self._append(data[start:])
+
+    def close(self) -> Iterator[Event]:
+        """The event in a last line without newline, if there is one."""
+        yield from self._end_of_line()
+
+    def _append(self, piece: bytes) -> None:
+        self._line += piece
+        if self._overlong or len(self._line) > MAX_LINE_BYTES:
+            self._overlong = True
+            del self._line[:-_TAIL_BYTES]
+
+    def _end_of_line(self) -> Iterator[Event]:
+        line, overlong = bytes(self._line).rstrip(b"\r"), self._overlong
+        self._line.clear()
+        self._overlong = False
+        event = None if overlong or self._refused or self._handed_over else self._boot_line(line)
+        event = event or self._kernel_line(line)
+        if event is not None:
+            yield event
+
+    def _boot_line(self, line: bytes) -> Event | None:
+        match = _BEGIN.match(line)
+        if match is None:
+            return None
+        guest_s = float(match[1]) if match[1] else None
+        said = match[2]
+        if found := _STAGE_OK.match(said):
+            return self._stage(Stage(_text(found[1]), float(found[2]), "", guest_s))
+        if found := _STAGE_FAILED.match(said):
+            return self._stage(Stage(_text(found[1]), None, _text(found[2]), guest_s))
+        if found := _REFUSED.match(said):
+            self._refused = True
+            return Refused(_text(found[1]), _text(found[2]))
+        if found := _HANDOVER.match(said):
+            self._handed_over = True
+            return Handover(_text(found[1]), guest_s)
+        return None
+
+    def _stage(self, stage: Stage) -> Stage | None:
+        self._stages += 1
+        return stage if self._stages <= MAX_STAGES else None
+
+    def _kernel_line(self, line: bytes) -> Event | None:
+        inside = _INSIDE.match(line)
+        if inside is None:
+            return None
+        said = inside[2]
+        if found := _PANIC.match(said):
+            verity = self._verity or _VERITY.search(found[1])
+            return Panic("verity-panic" if verity else "kernel-panic", _text(found[1]))
+        if _VERITY.match(said):
+            self._verity = True
+        elif self._handed_over and (found := _WORKLOAD.match(said)):
+            return WorkloadExit(int(found[1]))
+        return None
+
+
+class Neutraliser:
+    """Makes guest output safe to show: text and line breaks pass, commands do not.
+
+    Escape sequences are dropped, other control characters (bidirectional
+    marks and invalid UTF-8 among them) become U+FFFD; carriage returns are
+    dropped so that no line can overwrite another.
+    """
+
+    _MAX_SEQUENCE = 64
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._sequence = 0  # 0: none, 1: after ESC, from 2: characters since "ESC ["
+
+    def feed(self, data: bytes) -> str:
+        """What may be shown of ``data``; unfinished characters are kept back."""
+        text = self._decoder.decode(data)
+        return "".join(shown for character in text if (shown := self._show(character)))
+
+    def _show(self, character: str) -> str:
+        if self._sequence and " " <= character <= "~":
+            if self._sequence == 1:
+                self._sequence = 2 if character == "[" else 0
+                return ""
+            ended = character >= "@" or self._sequence >= self._MAX_SEQUENCE
+            self._sequence = 0 if ended else self._sequence + 1
+            return ""
+        self._sequence = 0
+        if character == "\x1b":
+            self._sequence = 1
+            return ""
+        if character == "\r":
+            return ""
+        if character in "\n\t" or character.isprintable():
+            return character
+        return "�"
+
+
+def _text(data: bytes) -> str:
+    """``data`` as one printable line, for documents and messages."""
+    text = data.decode("utf-8", errors="replace")
+    return "".join(c if c.isprintable() else "�" for c in text)
