@@ -64,7 +64,7 @@ class BuildError(TrothError):
     """These inputs do not make an image."""
 
 
-class Refusal(TrothError):
+class Refusal(TrothError):  # noqa: N818 - the word of the console line and of the log
     """PID 1 will not go on. The code is public: it is printed and measured."""
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 else:
 
-    def dataclass_transform(**_kwargs):
+    def dataclass_transform(**_kwargs: Any) -> Any:  # noqa: D103 - stands for typing's own
         return lambda decorator: decorator
 
 
@@ -54,8 +54,8 @@ def _values(self: Any) -> tuple[Any, ...]:
 
 def _eq(self: Any, other: object) -> bool:
     if type(self) is not type(other):
-        return NotImplemented
-    return _values(self) == _values(other)
+        return False
+    return bool(_values(self) == _values(other))
 
 
 def _hash(self: Any) -> int:
@@ -93,7 +93,8 @@ def record(cls: type[T]) -> type[T]:
     body["__eq__"] = _eq
     body["__hash__"] = _hash
     body.setdefault("__repr__", _repr)
-    return type(cls)(cls.__name__, (), body)
+    made: type[T] = type(cls.__name__, (), body)
+    return made
 
 
 def replace(value: T, **changes: Any) -> T:

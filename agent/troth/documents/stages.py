@@ -29,7 +29,6 @@ def _has_workload(policy: Policy) -> bool:
     return bool(policy.workload)
 
 
-
 def _supervises(policy: Policy) -> bool:
     return policy.handover.kind == "supervise"
 

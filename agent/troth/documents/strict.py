@@ -145,7 +145,7 @@ class Reader:
         return value
 
     def boolean(self, key: str) -> bool:
-        """true or false."""
+        """Either true or false, not 0 or 1."""
         value = self._get(key)
         if not isinstance(value, bool):
             raise self._fail(key, "true or false")

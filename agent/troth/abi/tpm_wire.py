@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The four TPM 2.0 commands that PID 1 speaks, as bytes (big endian).
+
+TPM 2.0 Library part 2 (structures) and part 3 (commands): GetCapability
+(30.2), PCR_Read (22.4), PCR_Extend (22.2), NV_ReadPublic (31.6). Everything
+else goes through a library in another process.
+"""
+
+from __future__ import annotations
+
+from struct import Struct, error, pack, unpack_from
+
+from troth.errors import FormatError
+
+_HEADER = Struct(">HII")
+_NO_SESSIONS, _SESSIONS = 0x8001, 0x8002
+_CC_NV_READ_PUBLIC, _CC_GET_CAPABILITY, _CC_PCR_READ, _CC_PCR_EXTEND = 0x169, 0x17A, 0x17E, 0x182
+_CAP_PCRS = 5
+#: The empty password: session TPM_RS_PW, no nonce, no attributes, no HMAC.
+_PASSWORD = pack(">IHBH", 0x40000009, 0, 0, 0)
+RC_HANDLE = 0x18B  # TPM_RC_HANDLE for handle 1: no such NV index
+MAX_RESPONSE_BYTES = 4096
+
+ALGORITHMS = {"sha1": 0x0004, "sha256": 0x000B, "sha384": 0x000C, "sha512": 0x000D}
+_NAMES = {number: name for name, number in ALGORITHMS.items()}
+SIZES = {"sha1": 20, "sha256": 32, "sha384": 48, "sha512": 64}
+
+
+def _command(tag: int, code: int, body: bytes) -> bytes:
+    return _HEADER.pack(tag, _HEADER.size + len(body), code) + body
+
+
+def get_banks() -> bytes:
+    """GetCapability(TPM_CAP_PCRS)."""
+    return _command(_NO_SESSIONS, _CC_GET_CAPABILITY, pack(">III", _CAP_PCRS, 0, 1))
+
+
+def pcr_read(bank: str, pcrs: tuple[int, ...]) -> bytes:
+    """PCR_Read of at most eight ``pcrs`` (0 to 23) of one ``bank``."""
+    bitmap = sum(1 << pcr for pcr in pcrs).to_bytes(3, "little")
+    return _command(_NO_SESSIONS, _CC_PCR_READ, pack(">IHB", 1, ALGORITHMS[bank], 3) + bitmap)
+
+
+def pcr_extend(pcr: int, digests: tuple[tuple[str, bytes], ...]) -> bytes:
+    """PCR_Extend of ``pcr`` in every bank of ``digests``."""
+    values = b"".join(pack(">H", ALGORITHMS[bank]) + value for bank, value in digests)
+    body = pack(">II", pcr, len(_PASSWORD)) + _PASSWORD + pack(">I", len(digests)) + values
+    return _command(_SESSIONS, _CC_PCR_EXTEND, body)
+
+
+def nv_read_public(index: int) -> bytes:
+    """NV_ReadPublic of NV ``index``."""
+    return _command(_NO_SESSIONS, _CC_NV_READ_PUBLIC, pack(">I", index))
+
+
+def response(data: bytes) -> tuple[int, bytes]:
+    """(response code, body) of a TPM's answer; ``FormatError`` ``tpm-response``."""
+    if len(data) < _HEADER.size:
+        raise FormatError("tpm-response", f"an answer of {len(data)} bytes has no header")
+    _tag, size, code = _HEADER.unpack_from(data)
+    if size != len(data):
+        raise FormatError("tpm-response", f"an answer of {len(data)} bytes says {size}")
+    return code, data[_HEADER.size :]
+
+
+def banks(body: bytes) -> tuple[str, ...]:
+    """Names of the banks with at least one PCR, from GetCapability's answer.
+
+    ``FormatError``: ``tpm-response``; ``tpm-bank`` for an active bank whose
+    algorithm troth cannot compute, since events could not cover it.
+    """
+    found: list[str] = []
+    try:
+        _more, capability, count = unpack_from(">BII", body)
+        if capability != _CAP_PCRS or count > 16:
+            raise FormatError("tpm-response", "not an answer about PCR banks")
+        offset = 9
+        for _ in range(count):
+            algorithm, size = unpack_from(">HB", body, offset)
+            bitmap = body[offset + 3 : offset + 3 + size]
+            if len(bitmap) != size:
+                raise FormatError("tpm-response", "a PCR selection is cut off")
+            offset += 3 + size
+            if not any(bitmap):
+                continue
+            if algorithm not in _NAMES:
+                raise FormatError("tpm-bank", f"PCR bank 0x{algorithm:04x} is active but unknown")
+            found.append(_NAMES[algorithm])
+    except error:
+        raise FormatError("tpm-response", "the list of PCR banks is cut off") from None
+    return tuple(found)
+
+
+def pcr_values(body: bytes, bank: str, count: int) -> tuple[bytes, ...]:
+    """The ``count`` digests of PCR_Read's answer, in ascending PCR order."""
+    size_bytes = SIZES[bank]
+    # updateCounter, one TPMS_PCR_SELECTION of 3 bytes, then TPML_DIGEST.
+    offset = 4 + 4 + 2 + 1 + 3
+    values = []
+    try:
+        (found,) = unpack_from(">I", body, offset)
+        offset += 4
+        if found != count:
+            raise FormatError("tpm-response", f"{found} PCR values for {count} asked")
+        for _ in range(count):
+            (size,) = unpack_from(">H", body, offset)
+            value = body[offset + 2 : offset + 2 + size]
+            if size != size_bytes or len(value) != size:
+                raise FormatError("tpm-response", f"a {bank} value of {size} bytes")
+            values.append(value)
+            offset += 2 + size
+    except error:
+        raise FormatError("tpm-response", "the PCR values are cut off") from None
+    return tuple(values)

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stage 12: close what only the boot may use, then give the machine to the next init.
+
+Nothing after the caps may fail in a way that was foreseeable before them, so
+the next init is looked at first.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+
+from troth.boot import fail, mounts
+from troth.boot.state import RUN, RUNTIME, SYSROOT
+from troth.documents.event_log import quote
+from troth.errors import Refusal
+from troth.linux import signals, tree
+from troth.linux.mount import (
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_RDONLY,
+    bind,
+    mount,
+    move,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from troth.boot.state import State
+
+WORKLOAD_ENVIRON = {
+    "HOME": "/",
+    "TERM": "linux",
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+}
+#: Sysctl -> value at handover (SECURITY S33). A kernel without the knob has nothing to close.
+_CLOSED = (
+    ("kernel/kexec_load_disabled", b"1"),
+    ("kernel/sysrq", b"0"),
+    ("kernel/panic_on_oops", b"1"),
+    ("kernel/core_pattern", b"|/bin/false"),
+)
+_LOCKDOWN = "/sys/kernel/security/lockdown"
+#: Where systemd reads what the host would like it to do (SECURITY S12).
+_HOST_INPUTS = ("/sys/firmware/dmi", "/sys/firmware/qemu_fw_cfg")
+_UNIT_DIRECTORIES = ("etc/systemd/system", "usr/lib/systemd/system", "lib/systemd/system")
+
+
+def run(state: State) -> None:
+    """Never returns: executes the next init, or supervises the workload."""
+    policy = state.policy
+    root = SYSROOT if policy.volumes else ""
+    _check_init(root, policy.handover.argv[0])
+    if policy.handover.manager == "systemd":
+        _check_units(root)
+    _runtime(state)
+    _hide_host_inputs()
+    _close_kernel(state)
+    fail.seal(state)
+    _write_state(state)
+    duration_ms = (time.monotonic_ns() - state.started_ns) // 1_000_000
+    state.say(f"troth: stage handover ok {duration_ms}")
+    state.say(f"troth: handover {policy.handover.argv[0]}")
+    mounts.set_console_level(state.printk_level)
+    state.guard.cancel()
+    _free()
+    if root:
+        _move_root()
+    if policy.handover.kind == "supervise":
+        from troth.boot import supervise
+
+        supervise.run(state)
+    _execute(policy.handover.argv)
+
+
+def _check_init(root: str, path: str) -> None:
+    try:
+        fd = tree.open_inside(root or "/", path)
+    except OSError as error:
+        raise Refusal("init-missing", f"{path}: {error.strerror}") from None
+    try:
+        mode = os.fstat(fd).st_mode
+    finally:
+        os.close(fd)
+    if not stat.S_ISREG(mode) or not mode & 0o111:
+        raise Refusal("init-missing", f"{path} is not an executable file")
+
+
+def _check_units(root: str) -> None:
+    """Units of the root that would change the agent's are refused (SECURITY S24)."""
+    for directory in _UNIT_DIRECTORIES:
+        try:
+            names = os.listdir(f"{root}/{directory}")
+        except FileNotFoundError:
+            continue
+        for name in names:
+            if name.startswith("troth-agent") or name == "service.d":
+                raise Refusal("root-unit-shadowed", f"/{directory}/{name} would change the agent")
+
+
+def _runtime(state: State) -> None:
+    """/run/troth: the runtime read-only and executable, verbs in bin, state beside them."""
+    for name in ("runtime", "bin", "state"):
+        os.mkdir(f"{RUN}/{name}", 0o755)
+    flags = MS_RDONLY | MS_NOSUID | MS_NODEV
+    bind(RUNTIME, f"{RUN}/runtime", flags=flags)
+    bind(f"{RUNTIME}/bin", f"{RUN}/bin", flags=flags)
+    if state.policy.handover.manager == "systemd":
+        os.makedirs("/run/systemd/system", 0o755)
+
+
+def _hide_host_inputs() -> None:
+    for path in _HOST_INPUTS:
+        if os.path.isdir(path):
+            flags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
+            mount("tmpfs", path, source="hidden", flags=flags, data="mode=0555,size=4k,nr_inodes=2")
+
+
+def _close_kernel(state: State) -> None:
+    for name, value in _CLOSED:
+        try:
+            _write(f"/proc/sys/{name}", value)
+        except FileNotFoundError:
+            continue
+    if state.policy.lockdown != "none":
+        try:
+            _write(_LOCKDOWN, state.policy.lockdown.encode())
+        except OSError as error:
+            raise Refusal(
+                "lockdown", f"the kernel cannot be locked down: {error.strerror}"
+            ) from error
+    if state.policy.modules_disabled:
+        _write("/proc/sys/kernel/modules_disabled", b"1")
+
+
+def _write(path: str, value: bytes) -> None:
+    with open(path, "wb", buffering=0) as file:
+        file.write(value)
+
+
+def _write_state(state: State) -> None:
+    """/run/troth/state/boot.json, for ``troth status``."""
+    stages = ",".join(f"[{quote(name)},{ms}]" for name, ms in state.times_ms)
+    text = (
+        f'{{"schema":"troth-boot-v1","handover":{quote(state.policy.handover.argv[0])},'
+        f'"tpm_kind":{quote(state.tpm_kind)},"events":{state.events.count},'
+        f'"software_register":"{state.events.register.hex()}","stages":[{stages}]}}\n'
+    )
+    fd = os.open(f"{RUN}/state/boot.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def _free() -> None:
+    """Give back the memory of what only the boot needed; the runtime stays."""
+    for name in os.listdir("/modules"):
+        os.unlink(f"/modules/{name}")
+    os.unlink("/init")
+
+
+def _move_root() -> None:
+    for name in ("/proc", "/sys", "/dev", "/run"):
+        move(name, SYSROOT + name)
+    os.chdir(SYSROOT)
+    # The rootfs can neither be unmounted nor pivoted away: the new root is moved over it.
+    move(".", "/")
+    os.chroot(".")
+    os.chdir("/")
+
+
+def _execute(argv: tuple[str, ...]) -> None:
+    signals.restore_defaults()
+    try:
+        os.execve(argv[0], argv, WORKLOAD_ENVIRON)
+    except OSError as error:
+        raise Refusal("init-refused", f"{argv[0]}: {error.strerror}") from error

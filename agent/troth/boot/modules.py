@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stage 3: load the baked modules in their baked order."""
+
+from __future__ import annotations
+
+import os
+
+from troth.errors import Refusal
+from troth.linux import modules
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from troth.boot.state import State
+
+DIRECTORY = "/modules"
+
+
+def run(state: State) -> None:
+    """Load; raise ``Refusal`` ``kernel-differs``, ``module-missing`` or ``module-refused``."""
+    release = os.uname().release
+    if release != state.policy.kernel_release:
+        raise Refusal("kernel-differs", f"kernel {release} runs, the image has modules of another")
+    for name in state.policy.modules:
+        try:
+            modules.load(f"{DIRECTORY}/{name}.ko")
+        except FileNotFoundError:
+            # ENOENT is also what the kernel says of an unresolved symbol.
+            raise Refusal(
+                "module-missing", f"{name}.ko, or a module it needs, is not in the image"
+            ) from None
+        except OSError as error:
+            raise Refusal(
+                "module-refused", f"the kernel refused {name}: {error.strerror}"
+            ) from None

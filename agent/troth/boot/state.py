@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the stages of one boot hand to each other."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from troth.boot.fail import Deadline
+    from troth.documents.policy import Policy
+    from troth.linux.block import Disk
+    from troth.linux.dm import Map
+    from troth.linux.kmsg import Kmsg
+    from troth.registers.log import EventLog
+
+#: The new root is put together here, and everything it stands on beside it.
+SYSROOT, LOWER, UPPER = "/sysroot", "/lower", "/upper"
+RUNTIME = "/runtime"
+RUN = "/run/troth"
+
+
+class State:
+    """Mutable on purpose: one boot, one thread of control, in stage order.
+
+    ``environ``, ``arguments``: as the kernel gave them; ``names``: what the
+    rootfs held before anything was mounted; ``cmdline``: as found, without
+    newline; ``log``: None until stage tee; ``disks`` and ``maps``: by volume
+    name; ``times_ms``: (stage, duration).
+    """
+
+    __slots__ = (
+        "arguments",
+        "cmdline",
+        "deadline_ns",
+        "disks",
+        "environ",
+        "guard",
+        "kmsg",
+        "log",
+        "maps",
+        "names",
+        "policy",
+        "policy_bytes",
+        "printk_level",
+        "stage",
+        "started_ns",
+        "times_ms",
+        "tpm_kind",
+    )
+
+    def __init__(self, environ: dict[str, str], arguments: list[str], started_ns: int) -> None:
+        self.environ = environ
+        self.arguments = arguments
+        self.started_ns = started_ns
+        self.deadline_ns = 0
+        self.stage = "start"
+        self.names: set[str] = set()
+        self.cmdline = b""
+        self.policy: Policy
+        self.guard: Deadline
+        self.policy_bytes = b""
+        self.printk_level = b""
+        self.kmsg: Kmsg | None = None
+        self.log: EventLog | None = None
+        self.tpm_kind = ""
+        self.disks: dict[str, Disk] = {}
+        self.maps: dict[str, Map] = {}
+        self.times_ms: list[tuple[str, int]] = []
+
+    @property
+    def events(self) -> EventLog:
+        """The event log, which exists after stage tee."""
+        if self.log is None:
+            raise RuntimeError("no event log before stage tee")
+        return self.log
+
+    def say(self, text: str) -> None:
+        """One line for the operator."""
+        if self.kmsg is not None:
+            self.kmsg.say(text)

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The other handover: troth stays PID 1 and runs the workload as its child.
+
+The workload has no root rights and no way to gain any. PID 1 reaps whatever is
+left to it, passes signals on, and when the workload ends, or the machine is
+asked to stop, ends everything in order within bounds and switches off.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from troth.boot import fail
+from troth.boot.handover import WORKLOAD_ENVIRON
+from troth.errors import Refusal
+from troth.linux import link, signals, syscalls
+from troth.linux.mount import MS_NODEV, MS_NOEXEC, MS_NOSUID, TIGHT, mount
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from troth.boot.state import State
+    from troth.documents.policy import Handover
+
+_PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 24, 38  # include/uapi/linux/prctl.h
+_LAST_CAPABILITY = 63
+_STOP = (signals.TERM, signals.INT, signals.PWR)
+_EXEC_FAILED = 127
+
+
+def run(state: State) -> NoReturn:
+    """Supervise ``policy.handover`` to its end, then power off."""
+    handover = state.policy.handover
+    _prepare()
+    child = _start(handover)
+    status = _watch(child, handover.grace_s)
+    state.say(f"troth: workload exited {status}")
+    _stop_all(handover.grace_s)
+    os.sync()
+    fail.end("poweroff")
+
+
+def _prepare() -> None:
+    """What a program expects around it: terminals, shared memory, /tmp, loopback."""
+    tight = MS_NOSUID | MS_NOEXEC
+    for path in ("/dev/pts", "/dev/shm"):  # noqa: S108 - the kernel's well-known place
+        os.makedirs(path, exist_ok=True)
+    mount("devpts", "/dev/pts", flags=tight, data="mode=0620,ptmxmode=0666")
+    mount("tmpfs", "/dev/shm", flags=tight | MS_NODEV, data="mode=1777,size=25%")  # noqa: S108
+    os.makedirs("/tmp", exist_ok=True)  # noqa: S108
+    mount("tmpfs", "/tmp", flags=TIGHT, data="mode=1777,size=25%")  # noqa: S108
+    link.up("lo")
+
+
+def _start(handover: Handover) -> int:
+    child = os.fork()
+    if child:
+        return child
+    # The child: any failure ends here, never in a second PID 1.
+    try:
+        os.setsid()
+        _drop_rights(handover)
+        signals.restore_defaults()
+        os.chdir("/")
+        os.execve(handover.argv[0], handover.argv, WORKLOAD_ENVIRON)
+    except OSError as error:
+        os.write(2, f"troth: cannot start {handover.argv[0]}: {error.strerror}\n".encode())
+    finally:
+        os._exit(_EXEC_FAILED)
+
+
+def _drop_rights(handover: Handover) -> None:
+    for capability in range(_LAST_CAPABILITY + 1):
+        try:
+            syscalls.prctl(_PR_CAPBSET_DROP, capability)
+        except OSError:
+            # EINVAL: past the last capability this kernel knows.
+            break
+    os.setgroups([])
+    os.setresgid(handover.group, handover.group, handover.group)
+    os.setresuid(handover.user, handover.user, handover.user)
+    if os.getuid() == 0 and handover.user:
+        raise Refusal("workload-user", "the workload would have kept root")
+    syscalls.prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def _watch(child: int, grace_s: int) -> int:
+    """Reap and forward until ``child`` has ended; its status as a shell reports it."""
+    stop_at = 0.0
+    while True:
+        left = max(0.0, stop_at - time.monotonic()) if stop_at else None
+        number = signals.wait(left)
+        if number == signals.CHLD:
+            status = _reap(child)
+            if status is not None:
+                return status
+        elif number == 0:
+            _send(child, signals.KILL)
+            stop_at = time.monotonic() + grace_s
+        else:
+            if number in _STOP and not stop_at:
+                stop_at = time.monotonic() + grace_s
+            _send(child, signals.TERM if number in _STOP else number)
+
+
+def _reap(child: int) -> int | None:
+    """Collect every ended process; the status of ``child`` where it is among them.
+
+    One SIGCHLD may stand for a thousand children, so this asks until there is
+    none left.
+    """
+    found = None
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return found
+        if pid == 0:
+            return found
+        if pid == child:
+            code = os.waitstatus_to_exitcode(status)
+            found = code if code >= 0 else 128 - code
+
+
+def _send(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _stop_all(grace_s: int) -> None:
+    """SIGTERM to everything, ``grace_s`` for it to end, then SIGKILL."""
+    for number in (signals.TERM, signals.KILL):
+        end = time.monotonic() + grace_s
+        _send(-1, number)
+        while time.monotonic() < end:
+            try:
+                pid, _status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                signals.wait(end - time.monotonic())

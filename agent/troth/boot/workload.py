@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stage 11: measure what is about to run, from the verified layer, and pin it read-only.
+
+Hashing the merged view would measure a moment; the lower layer cannot change.
+The paths are then bound from it over the merged view, so that what was
+measured is what runs (SECURITY S8).
+"""
+
+from __future__ import annotations
+
+from troth.boot.state import LOWER, SYSROOT
+from troth.documents import event_log
+from troth.errors import Refusal
+from troth.linux import tree
+from troth.linux.mount import MS_NODEV, MS_RDONLY, bind
+from troth.measure.workload import tree_digest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from troth.boot.state import State
+    from troth.measure.workload import Entry
+
+
+def run(state: State) -> None:
+    """Extend the ``workload`` event; raise ``Refusal`` ``workload-missing``."""
+    # Without a root the workload lies in the measured initramfs itself.
+    base = LOWER if state.policy.volumes else ""
+    try:
+        digest = tree_digest(_entries(base, state.policy.workload))
+    except FileNotFoundError as error:
+        raise Refusal("workload-missing", f"{error.filename!r} is not in the root") from None
+    state.events.measure(event_log.WORKLOAD, digest)
+    if base and state.policy.overlay != "none":
+        for path in state.policy.workload:
+            bind(base + path, SYSROOT + path, flags=MS_RDONLY | MS_NODEV)
+
+
+def _entries(base: str, paths: tuple[str, ...]) -> Iterator[Entry]:
+    for path in paths:
+        yield from tree.entries(base, path)

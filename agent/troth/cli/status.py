@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``troth status``: how this guest was booted. Runs in the guest."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from troth.documents import policy_json, strict
+from troth.errors import HostError
+from troth.measure.hashes import sha256
+
+POLICY = "/run/troth/runtime/etc/troth/policy.json"
+BOOT = "/run/troth/state/boot.json"
+_LIMIT_BYTES = 1 << 20
+
+
+def run(*, as_json: bool) -> int:
+    """Print image, policy, volumes and stages; always 0 in a guest booted by troth."""
+    policy_bytes = _read(POLICY)
+    policy = policy_json.parse(policy_bytes, where=POLICY)
+    boot = strict.Reader(strict.parse(_read(BOOT), where=BOOT), where=BOOT)
+    boot.text("schema", allowed=("troth-boot-v1",))
+    tree: dict[str, object] = {
+        "image": policy.image_name,
+        "svn": policy.svn,
+        "policy_sha256": sha256(policy_bytes).hexdigest(),
+        "handover": boot.text("handover"),
+        "snp": policy.snp,
+        "vtpm": policy.vtpm,
+        "tpm_kind": boot.text("tpm_kind"),
+        "events": boot.integer("events"),
+        "software_register": boot.digest("software_register", size_bytes=48),
+        "volumes": [
+            {"name": volume.name, "mount": volume.mount, "root_hash": volume.verity.root_hash}
+            for volume in policy.volumes
+        ],
+        "overlay": policy.overlay,
+        "workload": list(policy.workload),
+        "acpi_aml": policy.acpi_aml,
+        "stages": boot.raw("stages"),
+    }
+    boot.close()
+    if as_json:
+        sys.stdout.write(json.dumps(tree, indent=2) + "\n")
+        return 0
+    for key, value in tree.items():
+        shown = value if isinstance(value, str | int) else json.dumps(value)
+        sys.stdout.write(f"{key:<18} {shown}\n")
+    return 0
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(_LIMIT_BYTES)
+    except FileNotFoundError:
+        raise HostError(
+            "not-booted", f"{path} is not there", hint="this machine was not booted by troth"
+        ) from None
