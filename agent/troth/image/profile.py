@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Profiles and platforms: the data that says what else an image packs, and how large it may be.
+
+Serves ``initramfs`` and ``build``. Python modules and libraries follow from
+the code; what does not (kernel modules, libraries opened at run time, size
+budgets) is written down in ``initramfs/profiles/*.toml`` and
+``initramfs/platforms/*.toml``. It must never decide by what this machine has:
+a policy alone chooses.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from troth.errors import BuildError
+from troth.image.module_closure import Wanted
+from troth.record import record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from troth.documents.policy import Policy
+
+
+def data_directory() -> Path:
+    """The directory ``initramfs/`` of the distribution."""
+    return Path(__file__).resolve().parent.parent / "_data" / "initramfs"
+
+
+@record
+class Profile:
+    """One profile.
+
+    ``python``: modules to pack besides what imports show; ``libraries``:
+    sonames opened at run time; ``where_present``, ``kernel_modules``: by name,
+    the former may be missing in a kernel; ``budget_bytes``: what it may add to
+    the uncompressed archive.
+    """
+
+    name: str
+    python: tuple[str, ...]
+    libraries: tuple[str, ...]
+    where_present: tuple[str, ...]
+    kernel_modules: tuple[str, ...]
+    budget_bytes: int
+
+
+@record
+class Platform:
+    """The machine's drivers: ``bus`` for any device, ``disk`` for images with disks."""
+
+    name: str
+    bus: tuple[str, ...]
+    disk: tuple[str, ...]
+
+
+def _has_disks(policy: Policy) -> bool:
+    return bool(policy.volumes)
+
+
+def _has_overlay(policy: Policy) -> bool:
+    return policy.overlay != "none"
+
+
+#: (profile, whether a policy needs it), in loading order of their kernel modules.
+PROFILES: tuple[tuple[str, Callable[[Policy], bool]], ...] = (
+    ("base", lambda _policy: True),
+    ("verity", _has_disks),
+    ("overlay", _has_overlay),
+)
+
+
+def profiles_of(policy: Policy, *, data: Path | None = None) -> tuple[Profile, ...]:
+    """The profiles that ``policy`` asks for. Raises ``BuildError`` ``profile-format``."""
+    return tuple(load(name, data=data) for name, wanted in PROFILES if wanted(policy))
+
+
+def load(name: str, *, data: Path | None = None) -> Profile:
+    """The profile ``name``. Raises ``BuildError`` ``profile-format``."""
+    table = _Table((data or data_directory()) / "profiles" / f"{name}.toml")
+    found = Profile(
+        name=name,
+        python=table.names("python"),
+        libraries=table.names("libraries"),
+        where_present=table.names("where_present"),
+        kernel_modules=table.names("kernel_modules"),
+        budget_bytes=table.size("budget_bytes"),
+    )
+    table.close()
+    return found
+
+
+def load_platform(name: str, *, data: Path | None = None) -> Platform:
+    """The platform ``name``. Raises ``BuildError`` ``profile-format``."""
+    table = _Table((data or data_directory()) / "platforms" / f"{name}.toml")
+    found = Platform(name=name, bus=table.names("bus"), disk=table.names("disk"))
+    table.close()
+    return found
+
+
+def kernel_modules(
+    policy: Policy, profiles: Iterable[Profile], platform: Platform, load_also: Iterable[str] = ()
+) -> tuple[Wanted, ...]:
+    """Kernel modules that an image of ``policy`` loads, wanted order, dependencies not yet added.
+
+    ``load_also``: the manifest's ``[image] load``. Disk drivers and the file
+    systems come only with disks, and only the file systems that are used.
+    """
+    extra = tuple(load_also)
+    wanted: list[Wanted] = []
+    if policy.volumes or extra:
+        wanted += [Wanted(name, f"platform {platform.name}") for name in platform.bus]
+    if policy.volumes:
+        wanted += [Wanted(name, f"platform {platform.name}") for name in platform.disk]
+    for profile in profiles:
+        by = f"profile {profile.name}"
+        wanted += [Wanted(name, by, may_be_missing=True) for name in profile.where_present]
+        wanted += [Wanted(name, by) for name in profile.kernel_modules]
+    wanted += [
+        Wanted(volume.file_system, f"file system of {volume.name}") for volume in policy.volumes
+    ]
+    wanted += [Wanted(name, "[image] load") for name in extra]
+    return tuple(wanted)
+
+
+class _Table:
+    """One TOML file of ours, read strictly: a typing error in data is a broken build."""
+
+    def __init__(self, path: Path) -> None:
+        self._where = os.fspath(path)
+        try:
+            self._table: dict[str, object] = tomllib.loads(path.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise BuildError(
+                "profile-format", f"cannot be read: {error}", where=self._where
+            ) from None
+
+    def _take(self, key: str) -> object:
+        if key not in self._table:
+            raise BuildError("profile-format", f"{key} is missing", where=self._where)
+        return self._table.pop(key)
+
+    def names(self, key: str) -> tuple[str, ...]:
+        value = self._take(key)
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise BuildError("profile-format", f"{key} is no list of names", where=self._where)
+        return tuple(value)
+
+    def size(self, key: str) -> int:
+        value = self._take(key)
+        if type(value) is not int or value < 0:
+            raise BuildError("profile-format", f"{key} is no size", where=self._where)
+        return value
+
+    def close(self) -> None:
+        if self._table:
+            raise BuildError(
+                "profile-format", f"{min(self._table)} is not known", where=self._where
+            )
