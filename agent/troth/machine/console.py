@@ -12,14 +12,16 @@ A serial console cannot authenticate its writer, so the rule is about *when*.
 * Up to ``troth: handover`` only the kernel and PID 1 write. PID 1's lines come
   through /dev/kmsg, behind a printk prefix ``[    1.234567] ``; the last line
   of a refused boot comes from /dev/console and has none. Both forms count, and
-  only at the beginning of a line. What follows ``refused`` is not read.
+  only at the beginning of a line, because a line may quote what a disk says of
+  itself. (The kernel's very first line may stand behind what the firmware left
+  on the screen.) Of what follows ``refused`` only a panic is still noted.
 * After it the next init and the workload write as they like: stage, handover
   and ``refused`` lines are text of theirs and change nothing.
 * Two things still count then, both only behind a printk prefix, but anywhere
   in a line, since a workload may have left its last line open: ``workload
   exited`` (the last one wins: PID 1 writes it after the workload has ended)
   and a kernel panic. A forged panic is told from a real one by how the machine
-  ended (``machine.runner``), not by its text.
+  ended (``machine.outcome``), not by its text.
 
 So PID 1 must print ``handover`` only once nothing can be refused any more; an
 execve failing after it must end in a panic, not in an orderly power-off.
@@ -42,13 +44,13 @@ _TAIL_BYTES = 512
 MAX_STAGES = 64
 
 _PREFIX = rb"\[ {0,4}(\d{1,8}\.\d{6})\](?:\[ *[TC]\d+\])? "
-_BEGIN = re.compile(rb"(?:" + _PREFIX + rb")?troth: (.*)\Z", re.DOTALL)
-_INSIDE = re.compile(rb".*" + _PREFIX + rb"(.*)\Z", re.DOTALL)
-_STAGE_OK = re.compile(rb"stage ([a-z0-9-]{1,32}) ok (\d{1,9}(?:\.\d{1,6})?)\Z")
-_STAGE_FAILED = re.compile(rb"stage ([a-z0-9-]{1,32}) failed ([a-z0-9-]{1,64})\Z")
-_HANDOVER = re.compile(rb"handover (/.{0,1024})\Z")
+_BEGIN = re.compile(_PREFIX + rb"(.*)\Z", re.DOTALL)
+_LAST = re.compile(rb".*" + _PREFIX + rb"(.*)\Z", re.DOTALL)
+_STAGE_OK = re.compile(rb"troth: stage ([a-z0-9-]{1,32}) ok (\d{1,9}(?:\.\d{1,6})?)\Z")
+_STAGE_FAILED = re.compile(rb"troth: stage ([a-z0-9-]{1,32}) failed ([a-z0-9-]{1,64})\Z")
+_HANDOVER = re.compile(rb"troth: handover (/.{0,1024})\Z")
 _WORKLOAD = re.compile(rb"troth: workload exited (\d{1,3})\Z")
-_REFUSED = re.compile(rb"refused ([a-z0-9-]{1,64}): (.*)\Z")
+_REFUSED = re.compile(rb"troth: refused ([a-z0-9-]{1,64}): (.*)\Z")
 _PANIC = re.compile(rb"Kernel panic - not syncing: (.*)\Z")
 _VERITY = re.compile(rb"device-mapper: verity: .*corrupted|dm-verity.*(?:corrupted|panic)")
 
@@ -112,6 +114,7 @@ class Parser:
         self._overlong = False
         self._handed_over = False
         self._refused = False
+        self._kernel_spoke = False
         self._verity = False
         self._stages = 0
 
@@ -138,17 +141,32 @@ class Parser:
         line, overlong = bytes(self._line).rstrip(b"\r"), self._overlong
         self._line.clear()
         self._overlong = False
-        event = None if overlong or self._refused or self._handed_over else self._boot_line(line)
-        event = event or self._kernel_line(line)
+        if self._handed_over:
+            event = self._late_line(line)
+        else:
+            event = None if overlong else self._boot_line(line)
         if event is not None:
             yield event
 
     def _boot_line(self, line: bytes) -> Event | None:
-        match = _BEGIN.match(line)
-        if match is None:
+        begin = _BEGIN.match(line) if self._kernel_spoke else _BEGIN.search(line)
+        if begin is None:
+            return self._said(line, None)
+        self._kernel_spoke = True
+        return self._said(begin[2], float(begin[1])) or self._kernel(begin[2])
+
+    def _late_line(self, line: bytes) -> Event | None:
+        last = _LAST.match(line)
+        if last is None:
             return None
-        guest_s = float(match[1]) if match[1] else None
-        said = match[2]
+        if found := _WORKLOAD.match(last[2]):
+            return WorkloadExit(int(found[1]))
+        return self._kernel(last[2])
+
+    def _said(self, said: bytes, guest_s: float | None) -> Event | None:
+        """PID 1's line; ``guest_s`` where it came through the kernel's log."""
+        if self._refused:
+            return None
         if found := _STAGE_OK.match(said):
             return self._stage(Stage(_text(found[1]), float(found[2]), "", guest_s))
         if found := _STAGE_FAILED.match(said):
@@ -165,18 +183,13 @@ class Parser:
         self._stages += 1
         return stage if self._stages <= MAX_STAGES else None
 
-    def _kernel_line(self, line: bytes) -> Event | None:
-        inside = _INSIDE.match(line)
-        if inside is None:
-            return None
-        said = inside[2]
+    def _kernel(self, said: bytes) -> Event | None:
+        """The kernel's line; only its words about dm-verity and its last ones matter."""
         if found := _PANIC.match(said):
             verity = self._verity or _VERITY.search(found[1])
             return Panic("verity-panic" if verity else "kernel-panic", _text(found[1]))
         if _VERITY.match(said):
             self._verity = True
-        elif self._handed_over and (found := _WORKLOAD.match(said)):
-            return WorkloadExit(int(found[1]))
         return None
 
 
