@@ -19,7 +19,18 @@ from troth.measure.hashes import zero
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from troth.registers.tpm_raw import Tpm
+    from typing import Protocol
+
+    class Registers(Protocol):
+        """What the log needs of a TPM (``registers.tpm_raw.Tpm``)."""
+
+        def extend(self, pcr: int, digests: tuple[tuple[str, bytes], ...], /) -> None:
+            """Extend in every bank given."""
+
+        def read(
+            self, banks: tuple[str, ...], pcrs: tuple[int, ...], /
+        ) -> dict[tuple[str, int], bytes]:
+            """(bank, PCR) -> value."""
 
 
 class EventLog:
@@ -28,7 +39,7 @@ class EventLog:
     ``tpm`` None: events go to the log and the software register alone.
     """
 
-    def __init__(self, path: str, *, tpm: Tpm | None, banks: tuple[str, ...] = ()) -> None:
+    def __init__(self, path: str, *, tpm: Registers | None, banks: tuple[str, ...] = ()) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         self._tpm = tpm
         self._banks = banks or DEFAULT_BANKS
@@ -70,10 +81,9 @@ class EventLog:
         """
         if self._tpm is None:
             return
-        for bank in self._banks:
-            for index, value in zip(pcrs, self._tpm.read(bank, pcrs), strict=True):
-                if any(value):
-                    raise Refusal("tpm-used", f"PCR {index} ({bank}) was extended before PID 1")
+        for (bank, index), value in self._tpm.read(self._banks, pcrs).items():
+            if any(value):
+                raise Refusal("tpm-used", f"PCR {index} ({bank}) was extended before PID 1")
 
     def confirm(self) -> None:
         """Read back what was extended since the last time (SECURITY S25).
@@ -83,11 +93,10 @@ class EventLog:
         """
         if self._tpm is None or not self._touched:
             return
-        indices = tuple(sorted(self._touched))
-        for bank in self._banks:
-            for index, value in zip(indices, self._tpm.read(bank, indices), strict=True):
-                if value != self._expected[bank, index]:
-                    raise Refusal(
-                        "tpm-mismatch", f"PCR {index} ({bank}) does not hold what was extended"
-                    )
+        for key, value in self._tpm.read(self._banks, tuple(sorted(self._touched))).items():
+            if value != self._expected[key]:
+                bank, index = key
+                raise Refusal(
+                    "tpm-mismatch", f"PCR {index} ({bank}) does not hold what was extended"
+                )
         self._touched.clear()

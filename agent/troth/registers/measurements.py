@@ -76,9 +76,8 @@ def _observe(keys: tuple[tuple[str, int], ...]) -> tuple[dict[tuple[str, int], b
     try:
         tpm = Tpm(device)
         active = tpm.banks()
-        return {
-            (bank, index): tpm.read(bank, (index,))[0] for bank, index in keys if bank in active
-        }, ""
+        banks = tuple(bank for bank in active if any(bank == key[0] for key in keys))
+        return tpm.read(banks, tuple(sorted({index for _, index in keys}))), ""
     except Refusal as error:
         return {}, error.message
     finally:

@@ -47,10 +47,14 @@ class Tpm:
         """Extend ``pcr`` in every bank of ``digests``."""
         self._must(tpm_wire.pcr_extend(pcr, digests), f"extend PCR {pcr}")
 
-    def read(self, bank: str, pcrs: tuple[int, ...]) -> tuple[bytes, ...]:
-        """Values of up to eight ascending ``pcrs`` of ``bank``."""
-        body = self._must(tpm_wire.pcr_read(bank, pcrs), "read PCRs")
-        return tpm_wire.pcr_values(body, bank, len(pcrs))
+    def read(self, banks: tuple[str, ...], pcrs: tuple[int, ...]) -> dict[tuple[str, int], bytes]:
+        """(bank, PCR) -> value for up to eight ascending ``pcrs`` in each of ``banks``."""
+        found: dict[tuple[str, int], bytes] = {}
+        for bank in banks:
+            body = self._must(tpm_wire.pcr_read(bank, pcrs), "read PCRs")
+            values = tpm_wire.pcr_values(body, bank, len(pcrs))
+            found.update(((bank, pcr), value) for pcr, value in zip(pcrs, values, strict=True))
+        return found
 
     def has_paravisor_report(self) -> bool:
         """Whether the NV index of a paravisor's report exists."""
