@@ -11,7 +11,7 @@ import os
 import stat
 import time
 
-from troth.boot import fail, mounts
+from troth.boot import fail
 from troth.boot.state import RUN, RUNTIME, SYSROOT
 from troth.documents.event_log import quote
 from troth.errors import Refusal
@@ -50,6 +50,7 @@ _UNIT_DIRECTORIES = ("etc/systemd/system", "usr/lib/systemd/system", "lib/system
 
 def run(state: State) -> None:
     """Never returns: executes the next init, or supervises the workload."""
+    begun_ns = time.monotonic_ns()
     policy = state.policy
     root = SYSROOT if policy.volumes else ""
     _check_init(root, policy.handover.argv[0])
@@ -60,10 +61,9 @@ def run(state: State) -> None:
     _close_kernel(state)
     fail.seal(state)
     _write_state(state)
-    duration_ms = (time.monotonic_ns() - state.started_ns) // 1_000_000
+    duration_ms = (time.monotonic_ns() - begun_ns) // 1_000_000
     state.say(f"troth: stage handover ok {duration_ms}")
     state.say(f"troth: handover {policy.handover.argv[0]}")
-    mounts.set_console_level(state.printk_level)
     state.guard.cancel()
     _free()
     if root:
@@ -157,8 +157,9 @@ def _write_state(state: State) -> None:
 
 def _free() -> None:
     """Give back the memory of what only the boot needed; the runtime stays."""
-    for name in os.listdir("/modules"):
-        os.unlink(f"/modules/{name}")
+    if os.path.isdir("/modules"):
+        for name in os.listdir("/modules"):
+            os.unlink(f"/modules/{name}")
     os.unlink("/init")
 
 

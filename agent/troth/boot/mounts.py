@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from troth.boot.state import State
 
-#: The console shows notices while PID 1 works (its own lines are notices).
+#: The console shows what is below: notices too, since PID 1's own lines are notices.
 _CONSOLE_LEVEL = b"6"
 _KERNEL_ENVIRON = {"HOME": "/", "TERM": "linux"}  # init/main.c, envp_init
 _PRINTK = "/proc/sys/kernel/printk"
@@ -43,16 +43,11 @@ def run(state: State) -> None:
 def _open_log(state: State) -> None:
     with open("/proc/sys/kernel/printk_devkmsg", "wb", buffering=0) as control:
         control.write(b"on\n")
-    with open(_PRINTK, "rb", buffering=0) as levels:
-        state.printk_level = levels.read(64).split()[0]
-    set_console_level(_CONSOLE_LEVEL)
-    state.kmsg = Kmsg()
-
-
-def set_console_level(level: bytes) -> None:
-    """Kernel messages below ``level`` reach the console."""
+    # It stays for the next init: printk reaches the console late, and a level put back
+    # at the handover swallows the handover's own line (seen on 6.12).
     with open(_PRINTK, "wb", buffering=0) as levels:
-        levels.write(level)
+        levels.write(_CONSOLE_LEVEL)
+    state.kmsg = Kmsg()
 
 
 def _judge_start(state: State) -> None:

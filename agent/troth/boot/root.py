@@ -20,8 +20,10 @@ def run(state: State) -> None:
     """Build /sysroot; raise ``Refusal`` ``fs-unsupported``, ``root-mount`` or ``volume-mount``."""
     policy = state.policy
     root, *volumes = policy.volumes
+    os.mkdir(LOWER)
     _mount_verified(state, root, target=LOWER, flags=MS_NODEV)
     if policy.overlay == "tmpfs":
+        os.mkdir(UPPER)
         mount("tmpfs", UPPER, flags=TIGHT, data="mode=0755,size=50%")
     if policy.overlay == "tmpfs" and "/" in policy.overlay_paths:
         _overlay("/", target=SYSROOT)

@@ -40,7 +40,6 @@ class State:
         "names",
         "policy",
         "policy_bytes",
-        "printk_level",
         "stage",
         "started_ns",
         "times_ms",
@@ -58,7 +57,6 @@ class State:
         self.policy: Policy
         self.guard: Deadline
         self.policy_bytes = b""
-        self.printk_level = b""
         self.kmsg: Kmsg | None = None
         self.log: EventLog | None = None
         self.tpm_kind = ""

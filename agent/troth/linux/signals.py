@@ -10,7 +10,7 @@ else:
     import _signal
 
 HUP, INT, TERM, KILL, CHLD, PWR = 1, 2, 15, 9, 17, 30  # asm-generic/signal.h, signal(7)
-ALL = range(1, 65)
+ALL = _signal.valid_signals()
 
 
 def block_all() -> None:
