@@ -11,7 +11,13 @@ import pytest
 from troth.abi import verity_sb
 from troth.errors import BuildError, FormatError, HostError
 from troth.image import fork_pool
-from troth.image.verity_image import append_tree, format_image, read_superblock, verify_image
+from troth.image.verity_image import (
+    append_tree,
+    appended_offset,
+    format_image,
+    read_superblock,
+    verify_image,
+)
 from troth.measure import verity_tree
 
 UUID = bytes.fromhex("22222222333344445555666666666666")
@@ -295,3 +301,24 @@ def test_stopping_early_leaves_no_child():
     started.close()
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 128, 129, 130, 5000])
+def test_an_appended_tree_is_found_by_size(tmp_path, blocks):
+    path = tmp_path / "image"
+    path.write_bytes(bytes(blocks * 4096))
+    made = append_tree(path, salt=SALT, uuid=UUID)
+    assert appended_offset(path) == made.hash_offset_bytes == blocks * 4096
+    os.truncate(path, made.end_bytes + 1)
+    with pytest.raises(FormatError) as caught:
+        appended_offset(path)
+    assert caught.value.code == "verity-appended"
+
+
+@pytest.mark.parametrize("size", [0, 4096, 4095, 131 * 4096])
+def test_sizes_that_no_appended_tree_has(tmp_path, size):
+    path = tmp_path / "image"
+    path.write_bytes(bytes(size))
+    with pytest.raises(FormatError) as caught:
+        appended_offset(path)
+    assert caught.value.code == "verity-appended"

@@ -17,7 +17,7 @@ from troth.abi import verity_sb
 from troth.abi.verity_sb import Superblock
 from troth.errors import BuildError, FormatError
 from troth.image.verity_levels import Meter, TreeFiles, io_error
-from troth.measure.verity_geometry import tree_start_block
+from troth.measure.verity_geometry import geometry, tree_start_block
 from troth.record import record
 
 if TYPE_CHECKING:
@@ -182,6 +182,32 @@ def read_superblock(hash_path: PathLike[str] | str, *, hash_offset_bytes: int = 
         except OSError as error:
             raise io_error(error.errno or 0, os.fspath(hash_path)) from error
     return verity_sb.parse(data, where=os.fspath(hash_path))
+
+
+def appended_offset(image_path: PathLike[str] | str) -> int:
+    """Where in a file made by ``append_tree`` the superblock lies, in bytes, by its size alone.
+
+    Raises ``FormatError`` ``verity-appended`` where no data with its tree has
+    that size, ``HostError`` ``verity-io``.
+    """
+    with ExitStack() as stack:
+        size_bytes = _size(_open(image_path, os.O_RDONLY, stack))
+    blocks, rest_bytes = divmod(size_bytes, 4096)
+    # Data, superblock and tree grow together, so at most one size of data fits.
+    low, high = 0, blocks
+    while low + 1 < high:
+        middle = (low + high) // 2
+        if middle + 1 + geometry(middle).tree_blocks <= blocks:
+            low = middle
+        else:
+            high = middle
+    if rest_bytes or low == 0 or low + 1 + geometry(low).tree_blocks != blocks:
+        raise FormatError(
+            "verity-appended",
+            f"no image with a hash tree behind it has {size_bytes} bytes",
+            where=os.fspath(image_path),
+        )
+    return low * 4096
 
 
 def verify_image(
