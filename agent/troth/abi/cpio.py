@@ -113,12 +113,15 @@ def parse(data: bytes, *, where: str = "") -> tuple[Member, ...]:
 
 def _skip_zeros(data: bytes, offset: int) -> int:
     # The kernel's unpacker steps over zero bytes between archives one at a time, without bound.
+    # Blocks grow, so that many short gaps cost as little as one long one.
+    block_bytes = 64
     while offset < len(data):
-        block = data[offset : offset + 65536]
+        block = data[offset : offset + block_bytes]
         rest = block.lstrip(b"\0")
         offset += len(block) - len(rest)
         if rest:
             break
+        block_bytes = min(block_bytes * 2, 1 << 20)
     return offset
 
 
@@ -126,6 +129,9 @@ def _member(data: bytes, offset: int, archive: int, where: str) -> tuple[Member 
     head = data[offset : offset + _HEADER_BYTES]
     if not head:
         raise FormatError("cpio-trailer", "the archive ends without a trailer", where=where)
+    if offset % 4:
+        # The kernel stops here too: "broken padding".
+        raise FormatError("cpio-header", f"a header at {offset}, not aligned to 4", where=where)
     if head[:6] != MAGIC:
         raise FormatError("cpio-header", f"no newc header at {offset}", where=where)
     if len(head) < _HEADER_BYTES or not _HEX.issuperset(head[6:]):
@@ -139,7 +145,7 @@ def _member(data: bytes, offset: int, archive: int, where: str) -> tuple[Member 
         raise FormatError("cpio-name", f"a name of {name_bytes} bytes at {name_at}", where=where)
     path = _decode_name(data[name_at : name_at + name_bytes], where)
     data_at = name_at + name_bytes
-    data_at += -(data_at - offset) % 4
+    data_at += -data_at % 4
     if data_at > len(data) or size_bytes > len(data) - data_at:
         raise FormatError("cpio-bounds", f"{size_bytes} bytes leave the data", where=path)
     end = data_at + size_bytes
@@ -151,13 +157,8 @@ def _member(data: bytes, offset: int, archive: int, where: str) -> tuple[Member 
     if stat.S_IFMT(mode) not in _TYPES or mode > 0xFFFF:
         raise FormatError("cpio-type", f"mode {mode:o} is no file type", where=path)
     content = data[data_at:end]
-    padded = end + -(end - offset) % 4
-    # The last padding may be cut off where another archive's trailer would follow; then the next
-    # header is missing and said so.
-    return (
-        Member(path, mode, content, (node_major, node_minor), (uid, gid), mtime_s, archive),
-        min(padded, len(data)),
-    )
+    member = Member(path, mode, content, (node_major, node_minor), (uid, gid), mtime_s, archive)
+    return member, min(end + -end % 4, len(data))
 
 
 _TYPES = (
@@ -176,9 +177,11 @@ def _decode_name(raw: bytes, where: str) -> str:
 
 
 def _check_name(path: str, where: str) -> None:
-    parts = path.split("/")
-    if path == "." or (path and not any(part in ("", "..") for part in parts)):
-        if "\0" not in path and len(path.encode()) < _NAME_LIMIT_BYTES and path != TRAILER:
-            return
+    if path != "." and any(part in ("", "..") for part in path.split("/")):
+        raise FormatError("cpio-name", f"the name {path[:64]!r} leaves the archive", where=where)
+    try:
+        size_bytes = len(path.encode())
+    except UnicodeEncodeError:
+        size_bytes = _NAME_LIMIT_BYTES
+    if "\0" in path or path == TRAILER or size_bytes >= _NAME_LIMIT_BYTES:
         raise FormatError("cpio-name", f"the name {path[:64]!r} cannot be packed", where=where)
-    raise FormatError("cpio-name", f"the name {path[:64]!r} leaves the archive", where=where)

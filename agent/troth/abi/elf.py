@@ -100,39 +100,54 @@ def parse(data: bytes, *, where: str = "") -> Elf:
     """
     header = _header(data, where)
     segments = tuple(_segments(data, header, where))
-    interpreter = ""
-    entries: tuple[tuple[int, int], ...] = ()
-    dynamic = False
-    for segment in segments:
-        if segment.kind == _PT_INTERP:
-            content = _slice(data, segment.offset, segment.size_bytes, where)
-            if not content.endswith(b"\0") or len(content) > _MAX_NAME_BYTES:
-                raise FormatError("elf-text", "PT_INTERP is no terminated path", where=where)
-            interpreter = _decode(content[:-1], where)
-        elif segment.kind == _PT_DYNAMIC:
-            dynamic = True
-            entries = tuple(_dynamic(data, segment, where))
-    values = dict(entries)
-    texts = b""
-    if any(tag in _NAMING for tag, _ in entries):
-        if _DT_STRTAB not in values or _DT_STRSZ not in values:
-            raise FormatError("elf-bounds", "names without a string table", where=where)
-        start = _file_offset(values[_DT_STRTAB], segments, where)
-        texts = _slice(data, start, values[_DT_STRSZ], where)
-    names = tuple((tag, _text(texts, value, where)) for tag, value in entries if tag in _NAMING)
+    interpreters = [segment for segment in segments if segment.kind == _PT_INTERP]
+    dynamics = [segment for segment in segments if segment.kind == _PT_DYNAMIC]
+    if len(interpreters) > 1 or len(dynamics) > 1:
+        raise FormatError("elf-header", "PT_INTERP or PT_DYNAMIC occurs twice", where=where)
+    entries = tuple(_dynamic(data, dynamics[0], where)) if dynamics else ()
+    names = _names(data, entries, segments, where)
 
     def directories(wanted: int) -> tuple[str, ...]:
-        return tuple(part for tag, text in names if tag == wanted for part in text.split(":"))
+        return tuple(
+            part for tag, text in names if tag == wanted for part in text.split(":") if part
+        )
 
     return Elf(
         kind=header.kind,
-        interpreter=interpreter,
+        interpreter=_interpreter(data, interpreters[0], where) if interpreters else "",
         needed=tuple(text for tag, text in names if tag == _DT_NEEDED),
         soname=next((text for tag, text in names if tag == _DT_SONAME), ""),
-        rpath=tuple(filter(None, directories(_DT_RPATH))),
-        runpath=tuple(filter(None, directories(_DT_RUNPATH))),
-        dynamic=dynamic,
+        rpath=directories(_DT_RPATH),
+        runpath=directories(_DT_RUNPATH),
+        dynamic=bool(dynamics),
     )
+
+
+def _interpreter(data: bytes, segment: _Segment, where: str) -> str:
+    if not 1 < segment.size_bytes <= _MAX_NAME_BYTES:
+        raise FormatError("elf-text", f"PT_INTERP of {segment.size_bytes} bytes", where=where)
+    content = _slice(data, segment.offset, segment.size_bytes, where)
+    if content.find(b"\0") != len(content) - 1:
+        raise FormatError("elf-text", "PT_INTERP is no terminated path", where=where)
+    return _decode(content[:-1], where)
+
+
+def _names(
+    data: bytes, entries: tuple[tuple[int, int], ...], segments: tuple[_Segment, ...], where: str
+) -> tuple[tuple[int, str], ...]:
+    """(tag, text) of the dynamic entries whose values are offsets of text."""
+    naming = [(tag, value) for tag, value in entries if tag in _NAMING]
+    if not naming:
+        return ()
+    values = dict(entries)
+    if _DT_STRTAB not in values or _DT_STRSZ not in values:
+        raise FormatError("elf-bounds", "names without a string table", where=where)
+    start = _file_offset(values[_DT_STRTAB], segments, where)
+    texts = _slice(data, start, values[_DT_STRSZ], where)
+    names = tuple((tag, _text(texts, value, where)) for tag, value in naming)
+    if (_DT_NEEDED, "") in names:
+        raise FormatError("elf-text", "a needed library without a name", where=where)
+    return names
 
 
 def section(data: bytes, name: str, *, where: str = "") -> bytes:
@@ -141,9 +156,10 @@ def section(data: bytes, name: str, *, where: str = "") -> bytes:
     Raises ``FormatError`` as ``parse`` does.
     """
     header = _header(data, where)
-    if header.section_count == 0:
+    if header.section_count == 0 and header.section_offset == 0:
         return b""
-    if header.section_count > _MAX_SECTIONS:
+    # A count of 0 with a table means "more than fit in 16 bits" (e_shnum, System V ABI).
+    if not 0 < header.section_count <= _MAX_SECTIONS:
         raise FormatError("elf-limit", f"{header.section_count} sections", where=where)
     if header.names_index >= header.section_count:
         raise FormatError("elf-bounds", "no section holds the section names", where=where)
@@ -210,12 +226,11 @@ def _section_at(data: bytes, header: _Header, index: int, where: str) -> _Sectio
 
 
 def _dynamic(data: bytes, segment: _Segment, where: str) -> Iterator[tuple[int, int]]:
-    table = _slice(data, segment.offset, segment.size_bytes, where)
-    count = len(table) // _DYNAMIC.size
-    for index in range(count):
-        if index == _MAX_DYNAMIC:
-            raise FormatError("elf-limit", f"{count} dynamic entries", where=where)
-        tag, value = _DYNAMIC.unpack_from(table, index * _DYNAMIC.size)
+    count = segment.size_bytes // _DYNAMIC.size
+    if count > _MAX_DYNAMIC:
+        raise FormatError("elf-limit", f"{count} dynamic entries", where=where)
+    table = _slice(data, segment.offset, count * _DYNAMIC.size, where)
+    for tag, value in _DYNAMIC.iter_unpack(table):
         if tag == _DT_NULL:
             return
         yield tag, value
@@ -240,6 +255,6 @@ def _decode(raw: bytes, where: str) -> str:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
         raise FormatError("elf-text", f"the name {raw[:64]!r} is not UTF-8", where=where) from None
-    if not text or not text.isprintable():
+    if not text.isprintable():
         raise FormatError("elf-text", f"the name {raw[:64]!r} is not printable", where=where)
     return text

@@ -195,19 +195,24 @@ def _dependencies(data: bytes, where: str) -> list[tuple[str, str]]:
 def _plain(path: Path) -> bytes:
     """The decompressed module at ``path``."""
     packed = path.read_bytes()
+    whole = True
     try:
         if path.name.endswith(".xz"):
-            data = lzma.LZMADecompressor(memlimit=_LIMIT_BYTES).decompress(packed, _LIMIT_BYTES)
+            unxz = lzma.LZMADecompressor(memlimit=_LIMIT_BYTES)
+            data = unxz.decompress(packed, _LIMIT_BYTES) if packed else b""
+            whole = unxz.eof
         elif path.name.endswith(".zst"):
             data = program.run(["zstd", "-dcq"], stdin=packed)
         elif path.name.endswith(".gz"):
-            data = zlib.decompressobj(31).decompress(packed, _LIMIT_BYTES)
+            gunzip = zlib.decompressobj(zlib.MAX_WBITS | 16)
+            data = gunzip.decompress(packed, _LIMIT_BYTES)
+            whole = gunzip.eof
         else:
             data = packed
-    except (lzma.LZMAError, zlib.error) as error:
+    except (lzma.LZMAError, zlib.error, EOFError) as error:
         raise BuildError(
             "module-format", f"cannot be decompressed: {error}", where=path.name
         ) from (None)
-    if not elf.is_elf(data) or len(data) >= _LIMIT_BYTES:
+    if not whole or not elf.is_elf(data):
         raise BuildError("module-format", "not a kernel module", where=path.name)
     return data

@@ -21,15 +21,26 @@ if TYPE_CHECKING:
 
 #: Which Debian package brings a program.
 PACKAGES = {
-    "apt-cache": "apt",
-    "apt-get": "apt",
     "as": "binutils",
+    "debugfs": "e2fsprogs",
+    "depmod": "kmod",
     "dpkg-deb": "dpkg",
+    "dpkg-query": "dpkg",
+    "fakeroot": "fakeroot",
+    "fsck.erofs": "erofs-utils",
     "ld": "binutils",
     "lz4": "lz4",
+    "mkfs.erofs": "erofs-utils",
+    "mkfs.ext4": "e2fsprogs",
+    "mksquashfs": "squashfs-tools",
     "strip": "binutils",
+    "unsquashfs": "squashfs-tools",
     "zstd": "zstd",
 }
+
+_NO_APT = "on a machine without apt: kernel = { vmlinuz = ..., modules = ... }"
+#: What to do where installing a package is not the answer.
+REMEDIES = {"apt-cache": _NO_APT, "apt-get": _NO_APT}
 
 _KEPT = ("PATH", "HOME", "TMPDIR", "http_proxy", "https_proxy", "no_proxy", "APT_CONFIG")
 
@@ -67,11 +78,11 @@ def run(
             check=False,
         )
     except FileNotFoundError:
-        package = PACKAGES.get(name)
+        remedy = REMEDIES.get(name, f"apt-get install {PACKAGES.get(name, name)}")
         raise HostError(
             "program-missing",
             f"the program {name} is not on this machine",
-            hint=f"apt-get install {package}" if package else "",
+            hint=remedy,
         ) from None
     except PermissionError as error:
         raise HostError("program-missing", f"{name} cannot be run: {error.strerror}") from None
