@@ -16,6 +16,7 @@ import traceback
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, NoReturn
 
+from troth import __version__
 from troth.cli import grammar
 from troth.errors import TrothError, UsageError
 
@@ -92,9 +93,7 @@ def _dispatch(words: list[str]) -> int:
         return 0 if words else 2
     first = words[0]
     if first == "--version":
-        from importlib.metadata import version
-
-        print(f"troth {version('troth')}")
+        print(f"troth {__version__}")
         return 0
     if first == "--man":
         from troth.cli.man import page

@@ -49,18 +49,18 @@ def run(options: Namespace) -> int:
             print(shlex.join(words))
         return 0
     with contextlib.ExitStack() as stack:
+        # Both files are opened before the guest is started, which may run for days.
+        chart = None if options.chart is None else stack.enter_context(_writable(options.chart))
         show: Callable[[bytes], object]
-        if options.console is not None:
-            file = stack.enter_context(_writable(options.console))
-            show = file.write
-        else:
+        if options.console is None:
             show = _shown(sys.stderr if options.json else sys.stdout)
+        else:
+            show = stack.enter_context(_writable(options.console)).write
         result = runner.run(plan, show=show)
-    if options.chart is not None:
-        from troth.machine.chart import draw
+        if chart is not None:
+            from troth.machine.chart import draw
 
-        with _writable(options.chart) as file:
-            file.write(draw(result, title=bundle.bundle.name).encode())
+            chart.write(draw(result, title=bundle.bundle.name).encode())
     return _report(result, as_json=options.json)
 
 
@@ -127,6 +127,8 @@ def make_plan(options: Namespace, bundle: bundle_dir.BundleDir) -> runner.Plan:
 
 
 def _accelerator(name: str) -> str:
+    if name == "kvm" and not kvm_probe.look().device:
+        raise HostError("kvm-missing", "/dev/kvm is absent or not ours to open", hint="--accel tcg")
     if name != "auto":
         return name
     return "kvm" if kvm_probe.probe().usable else "tcg"

@@ -149,9 +149,14 @@ class Parser:
             yield event
 
     def _boot_line(self, line: bytes) -> Event | None:
-        begin = _BEGIN.match(line) if self._kernel_spoke else _BEGIN.search(line)
+        begin = _BEGIN.match(line)
         if begin is None:
-            return self._said(line, None)
+            event = self._said(line, None)
+            if event is not None or self._kernel_spoke:
+                return event
+            begin = _BEGIN.search(line)
+            if begin is None:
+                return None
         self._kernel_spoke = True
         return self._said(begin[2], float(begin[1])) or self._kernel(begin[2])
 
