@@ -9,7 +9,7 @@ from troth.errors import FormatError
 
 def fuzz(data: bytes) -> None:
     for candidate in (data, repaired(data)):
-        for block_bytes in (512, 4096):
+        for block_bytes in (None, 512, 4096):
             try:
                 gpt.parse(candidate, disk_blocks=1 << 20, block_bytes=block_bytes)
             except FormatError:

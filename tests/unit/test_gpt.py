@@ -64,7 +64,7 @@ def disk(entries, *, block=512, entry_size=128, count=128, first=None, last=None
 
 
 def parse(data, **options):
-    return gpt.parse(data, **({"disk_blocks": BLOCKS, "where": "vda"} | options))
+    return gpt.parse(data, **({"disk_blocks": BLOCKS, "where": "vda"} | options)).partitions
 
 
 def refused(data, code, **options):
@@ -80,9 +80,14 @@ TWO = [entry(1, 100, 199, "root"), bytes(128), entry(3, 200, 200, "Grüße")]
 @pytest.mark.parametrize(("block", "entry_size"), [(512, 128), (4096, 128), (512, 256)])
 def test_partitions_by_number(block, entry_size):
     data = disk(TWO, block=block, entry_size=entry_size)
-    assert parse(data, block_bytes=block) == (
-        gpt.Partition(1, ROOT_TYPE, "11111111-2222-3333-4444-000000000001", 100, 199, "root"),
-        gpt.Partition(3, ROOT_TYPE, "11111111-2222-3333-4444-000000000003", 200, 200, "Grüße"),
+    assert len(data) <= gpt.HEAD_BYTES or entry_size > 128
+    assert (
+        parse(data, block_bytes=block)
+        == parse(data)
+        == (
+            gpt.Partition(1, ROOT_TYPE, "11111111-2222-3333-4444-000000000001", 100, 199, "root"),
+            gpt.Partition(3, ROOT_TYPE, "11111111-2222-3333-4444-000000000003", 200, 200, "Grüße"),
+        )
     )
 
 
@@ -92,6 +97,12 @@ def test_header_says_what_to_read_next():
     assert (header.table_offset_bytes, header.table_bytes) == (1024, 16384)
     assert header.disk_guid == DISK
     assert gpt.parse_entries(header, data[1024:]) == parse(data)
+
+
+def test_without_the_size_of_the_disk_its_end_is_not_checked():
+    data = disk(TWO, last=2**63)
+    refused(data, "gpt-bounds")
+    assert len(parse(data, disk_blocks=None)) == 2
 
 
 def test_no_partitions():

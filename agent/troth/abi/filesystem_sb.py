@@ -17,7 +17,7 @@ import struct
 from troth.errors import FormatError
 from troth.record import record
 
-SIZE_BYTES = 4096
+HEAD_BYTES = 4096
 """How much of the image ``identify`` wants."""
 
 _AT = 1024  # of the erofs and ext superblocks
@@ -67,7 +67,7 @@ def identify(data: bytes, *, where: str = "") -> FileSystem:
     there, ``filesystem-superblock`` where one is there and makes no sense,
     ``filesystem-feature`` where part of it would lie elsewhere.
     """
-    data = data[:SIZE_BYTES]
+    data = data[:HEAD_BYTES]
     if data[:4] == _SQUASHFS_MAGIC and len(data) >= _SQUASHFS.size:
         return _squashfs(data, where)
     if data[_AT : _AT + 4] == _EROFS_MAGIC and len(data) >= _AT + _EROFS.size:

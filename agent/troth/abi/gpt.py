@@ -20,6 +20,9 @@ from troth.record import record
 MAX_TABLE_BYTES = 1 << 20
 """Sixty-four times the table every tool writes; more is refused unread."""
 
+HEAD_BYTES = 2 * 4096 + 128 * 128
+"""How much of a disk holds the table as tools write it, for either size of block."""
+
 _HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")
 _ENTRY = struct.Struct("<16s16sQQQ72s")
 _SIGNATURE = b"EFI PART"
@@ -68,6 +71,14 @@ class Partition:
     name: str
 
 
+@record
+class Table:
+    """A whole table: its ``header`` and the ``partitions`` in use, by number."""
+
+    header: Header
+    partitions: tuple[Partition, ...]
+
+
 def guid_text(data: bytes) -> str:
     """The text of the 16-byte GUID ``data``, whose first three groups are little-endian."""
     first, second, third = struct.unpack_from("<IHH", data)
@@ -76,10 +87,11 @@ def guid_text(data: bytes) -> str:
 
 
 def parse_header(
-    block: bytes, *, disk_blocks: int, block_bytes: int = 512, where: str = ""
+    block: bytes, *, disk_blocks: int | None = None, block_bytes: int = 512, where: str = ""
 ) -> Header:
-    """The primary header in ``block``, the logical block 1 of a disk of ``disk_blocks`` blocks.
+    """The primary header in ``block``, the logical block 1 of a disk.
 
+    ``disk_blocks``: the disk's size; where it is not given, the table may claim more.
     Raises ``FormatError``: ``gpt-magic`` where there is no table, ``gpt-short``,
     ``gpt-header``, ``gpt-checksum``, ``gpt-bounds``.
     """
@@ -129,7 +141,7 @@ def parse_header(
     table_blocks = -(-entries * entry_bytes // block_bytes)
     if not 2 <= entries_lba <= entries_lba + table_blocks <= first_usable <= last_usable:
         raise FormatError("gpt-bounds", "table and usable blocks are out of order", where=where)
-    if last_usable >= disk_blocks:
+    if disk_blocks is not None and last_usable >= disk_blocks:
         raise FormatError(
             "gpt-bounds",
             f"the last usable block {last_usable} is beyond the disk's {disk_blocks} blocks",
@@ -197,12 +209,21 @@ def parse_entries(header: Header, table: bytes, *, where: str = "") -> tuple[Par
 
 
 def parse(
-    data: bytes, *, disk_blocks: int, block_bytes: int = 512, where: str = ""
-) -> tuple[Partition, ...]:
-    """The partitions of a disk that begins with ``data``, which must reach the table's end.
+    data: bytes,
+    *,
+    disk_blocks: int | None = None,
+    block_bytes: int | None = None,
+    where: str = "",
+) -> Table:
+    """The table of a disk that begins with ``data``, ``HEAD_BYTES`` or more of it.
 
-    Raises as ``parse_header`` and ``parse_entries``.
+    ``block_bytes``: of the disk; not given, the header's place tells whether it
+    is 512 or 4096. Raises as ``parse_header`` and ``parse_entries``.
     """
+    if block_bytes is None:
+        block_bytes = 4096 if data[4096 : 4096 + len(_SIGNATURE)] == _SIGNATURE else 512
+        if data[512 : 512 + len(_SIGNATURE)] == _SIGNATURE:
+            block_bytes = 512
     header = parse_header(
         data[block_bytes : 2 * block_bytes],
         disk_blocks=disk_blocks,
@@ -210,7 +231,8 @@ def parse(
         where=where,
     )
     start = header.table_offset_bytes
-    return parse_entries(header, data[start : start + header.table_bytes], where=where)
+    table = data[start : start + header.table_bytes]
+    return Table(header, parse_entries(header, table, where=where))
 
 
 def _name(data: bytes) -> str:

@@ -55,7 +55,7 @@ def _matching(device: str, seen: tuple[Disk, ...]) -> tuple[Disk, ...]:
 def _partitions(kind: str, value: str, seen: tuple[Disk, ...]) -> tuple[Disk, ...]:
     from troth.abi import gpt
 
-    found = []
+    found: list[Disk] = []
     for whole in seen:
         numbers = [disk for disk in seen if disk.parent == whole.name]
         if not numbers:
@@ -65,11 +65,11 @@ def _partitions(kind: str, value: str, seen: tuple[Disk, ...]) -> tuple[Disk, ..
         except (FormatError, OSError):
             # A table the kernel understood and we do not: it cannot name our disk.
             continue
-        for number, entry in table.partitions:
+        for entry in table.partitions:
             name = entry.unique_guid if kind == "PARTUUID" else entry.name
             wanted = value.lower() if kind == "PARTUUID" else value
             if name == wanted:
-                found.extend(disk for disk in numbers if disk.partition == number)
+                found.extend(disk for disk in numbers if disk.partition == entry.number)
     return tuple(found)
 
 
@@ -77,7 +77,7 @@ def _file_system_is(disk: Disk, kind: str, value: str) -> bool:
     from troth.abi import filesystem_sb
 
     try:
-        sb = filesystem_sb.parse(_read(disk, filesystem_sb.HEAD_BYTES))
+        sb = filesystem_sb.identify(_read(disk, filesystem_sb.HEAD_BYTES))
     except (FormatError, OSError):
         return False
     return value == (sb.uuid if kind == "UUID" else sb.label)
