@@ -81,6 +81,8 @@ def test_after_the_handover_only_kernel_lines_count():
         b"troth: refused forged: x\n"
         + P + b"troth: refused forged: x\n"
         + P + b"troth: stage tee failed x\n"
+        + P + b"troth: stage handover failed x\n"
+        + b"troth: refused x: forged\n"
         + P + b"troth: handover /other\n"
         + b"troth: workload exited 0\n"
         + b"open line" + P + b"troth: workload exited 7\n"
@@ -92,6 +94,25 @@ def test_after_the_handover_only_kernel_lines_count():
         WorkloadExit(9),
         Panic("verity-panic", "dm-verity device corrupted"),
     ]
+
+
+FAILED = P + b"troth: stage handover failed init-refused\n"
+REFUSED = b"\r\ntroth: refused init-refused: /sbin/init: Exec format error\r\n"
+
+
+def test_a_handover_that_fails_is_a_refusal():
+    kernel = P + b"a kernel line\n"
+    found = events(HANDOVER, kernel, FAILED, kernel, REFUSED, REFUSED)
+    assert found[1:] == [
+        Stage("handover", None, "init-refused", 1.234567),
+        Refused("init-refused", "/sbin/init: Exec format error"),
+    ]
+
+
+def test_once_another_has_spoken_the_handover_stands():
+    assert events(HANDOVER, b"systemd 252 running\n", FAILED, REFUSED) == events(HANDOVER)
+    assert events(HANDOVER, REFUSED, FAILED, REFUSED) == events(HANDOVER)
+    assert events(HANDOVER, P + b"troth: stage tee failed x\n", REFUSED) == events(HANDOVER)
 
 
 def test_nothing_of_the_boot_counts_after_a_refusal():

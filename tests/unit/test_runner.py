@@ -32,10 +32,11 @@ def bundle(tmp_path: Path) -> Path:
     return make_bundle(tmp_path / "bundle", scene="clean")
 
 
-def make_bundle(folder: Path, *, scene: str, vtpm: str = "none") -> Path:
+def make_bundle(folder: Path, *, scene: str, vtpm: str = "none", handover: str = "switch") -> Path:
     folder.mkdir()
     files = {"vmlinuz": b"k", "initramfs": b"i", "cmdline": f"fake={scene}\n".encode()}
     files["root.img"] = bytes(4096)
+    files["policy.json"] = json.dumps({"handover": {"kind": handover}}).encode()
     artefacts = []
     for name, data in files.items():
         (folder / name).write_bytes(data)
@@ -82,7 +83,8 @@ def fake_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("silent", "no-handover", "no-handover"),
         ("failed-stage", "refused", "tpm-absent"),
         ("reboot", "reboot", "guest-reboot"),
-        ("workload", "workload", "workload-exited"),
+        ("workload", "handover", None),
+        ("exec-fails", "refused", "init-refused"),
         ("killed", "machine", "qemu-stopped"),
         ("complains", "machine", "qemu-failed"),
         ("flood", "handover", None),
@@ -96,6 +98,22 @@ def test_each_end_has_its_verdict(tmp_path, capfd, scene, outcome, code):
     assert (found["outcome"], found["code"]) == (outcome, code)
     assert status == (0 if code is None else 1)
     assert not list(tmp_path.glob("troth-run-*"))
+
+
+@pytest.mark.parametrize(
+    ("scene", "outcome", "code"),
+    [
+        ("workload", "workload", "workload-exited"),
+        ("workload-well", "handover", None),
+        ("clean", "workload", "workload-lost"),
+    ],
+)
+@pytest.mark.usefixtures("fake_path")
+def test_a_supervised_workload_must_end_well(tmp_path, capfd, scene, outcome, code):
+    folder = make_bundle(tmp_path / "b", scene=scene, handover="supervise")
+    assert main(["run", str(folder), "--json"]) == (0 if code is None else 1)
+    found = json.loads(capfd.readouterr().out)
+    assert (found["outcome"], found["code"]) == (outcome, code)
 
 
 @pytest.mark.usefixtures("fake_path")
@@ -198,6 +216,7 @@ def test_programs_that_are_missing(tmp_path, bundle, monkeypatch, capsys):
         ("cmdline", b"fake=cleaN\n", "bundle-digest"),
         ("root.img", bytes(512), "bundle-size"),
         ("initramfs", None, "bundle-file"),
+        ("policy.json", b'{"handover": {"kind": "Switch"}}', "bundle-digest"),
         ("manifest.json", b"{}", "json-missing"),
         ("manifest.json", None, "bundle-missing"),
     ],
@@ -285,7 +304,7 @@ def test_machine_descriptions_are_strict(tmp_path):
 
 
 def record(*events, reason="guest-shutdown", timed_out_s=None, status=0) -> Record:
-    made = Record("tcg")
+    made = Record("tcg", supervised=False)
     for event in events:
         made.take(event)
     made.ending = Ending(timed_out_s, status, reason, "")
@@ -317,4 +336,4 @@ def test_the_chart_places_and_escapes():
     text = draw(run, title="<a&b>")
     assert "<script>" not in text
     assert ET.fromstring(text).tag.endswith("svg")
-    assert ET.fromstring(draw(Record("tcg"), title="")).tag.endswith("svg")
+    assert ET.fromstring(draw(Record("tcg", supervised=False), title="")).tag.endswith("svg")

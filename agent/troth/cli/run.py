@@ -122,6 +122,7 @@ def make_plan(options: Namespace, bundle: bundle_dir.BundleDir) -> runner.Plan:
         description=description,
         tpm=wants_tpm,
         tpm_state=None if options.tpm_state is None else Path(options.tpm_state).resolve(),
+        supervised=bundle.supervised,
         timeout_s=options.timeout,
     )
 

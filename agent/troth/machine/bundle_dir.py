@@ -12,6 +12,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from troth.documents import bundle as bundle_document
+from troth.documents import strict
 from troth.errors import FormatError, UsageError
 from troth.machine.qemu import DiskImage
 from troth.record import record
@@ -21,20 +22,25 @@ if TYPE_CHECKING:
 
     from troth.documents.bundle import Artefact, Bundle
 
-_DIGESTED = ("vmlinuz", "initramfs", "cmdline")
+_POLICY = "policy.json"
+_DIGESTED = ("vmlinuz", "initramfs", "cmdline", _POLICY)
 _MAX_MANIFEST_BYTES = 64 << 20
 _MAX_CMDLINE_BYTES = 64 << 10
 
 
 @record
 class BundleDir:
-    """An opened bundle: its manifest and where its parts are."""
+    """An opened bundle: its manifest and where its parts are.
+
+    ``supervised``: the policy's handover is to a workload under PID 1.
+    """
 
     bundle: Bundle
     kernel: Path
     initramfs: Path
     cmdline: Path
     disks: tuple[DiskImage, ...]
+    supervised: bool
 
 
 def open_(folder: Path) -> BundleDir:
@@ -70,7 +76,15 @@ def open_(folder: Path) -> BundleDir:
             DiskImage(serial=disk.serial, path=folder / disk.file, read_only=True)
             for disk in bundle.disks
         ),
+        supervised=_supervised(folder / _POLICY),
     )
+
+
+def _supervised(path: Path) -> bool:
+    """Whether the policy at ``path``, whose digest was right, says ``supervise``."""
+    tree = strict.parse(path.read_bytes(), where=str(path))
+    handover = strict.Reader(tree, where=str(path)).reader("handover")
+    return handover.text("kind", allowed=("switch", "supervise")) == "supervise"
 
 
 def _check(folder: Path, artefact: Artefact) -> None:

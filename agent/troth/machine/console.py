@@ -16,15 +16,15 @@ A serial console cannot authenticate its writer, so the rule is about *when*.
   itself. (The kernel's very first line may stand behind what the firmware left
   on the screen.) Of what follows ``refused`` only a panic is still noted.
 * After it the next init and the workload write as they like: stage, handover
-  and ``refused`` lines are text of theirs and change nothing.
+  and ``refused`` lines are text of theirs and change nothing. Only as long as
+  nobody else has spoken, so where the handover itself fails (an execve that
+  the kernel refuses), does ``stage handover failed`` behind a printk prefix
+  count, and ``refused`` after it.
 * Two things still count then, both only behind a printk prefix, but anywhere
-  in a line, since a workload may have left its last line open: ``workload
-  exited`` (the last one wins: PID 1 writes it after the workload has ended)
-  and a kernel panic. A forged panic is told from a real one by how the machine
-  ended (``machine.outcome``), not by its text.
-
-So PID 1 must print ``handover`` only once nothing can be refused any more; an
-execve failing after it must end in a panic, not in an orderly power-off.
+  in a line, since a workload may have left its last line open: a kernel panic,
+  and of a supervised workload ``workload exited`` (the last one wins: PID 1
+  writes it after the workload has ended). A forged panic is told from a real
+  one by how the machine ended (``machine.outcome``), not by its text.
 """
 
 from __future__ import annotations
@@ -113,6 +113,8 @@ class Parser:
         self._line = bytearray()
         self._overlong = False
         self._handed_over = False
+        self._undisturbed = True  # nobody but kernel and PID 1 has spoken since the handover
+        self._handover_failed = False
         self._refused = False
         self._kernel_spoke = False
         self._verity = False
@@ -142,7 +144,7 @@ class Parser:
         self._line.clear()
         self._overlong = False
         if self._handed_over:
-            event = self._late_line(line)
+            event = self._late_line(line, overlong=overlong)
         else:
             event = None if overlong else self._boot_line(line)
         if event is not None:
@@ -160,13 +162,31 @@ class Parser:
         self._kernel_spoke = True
         return self._said(begin[2], float(begin[1])) or self._kernel(begin[2])
 
-    def _late_line(self, line: bytes) -> Event | None:
+    def _late_line(self, line: bytes, *, overlong: bool) -> Event | None:
+        if self._undisturbed and not overlong:
+            event = self._failed_handover(line)
+            if event is not None:
+                return event
         last = _LAST.match(line)
         if last is None:
             return None
         if found := _WORKLOAD.match(last[2]):
             return WorkloadExit(int(found[1]))
         return self._kernel(last[2])
+
+    def _failed_handover(self, line: bytes) -> Event | None:
+        begin = _BEGIN.match(line)
+        if self._handover_failed:
+            if found := _REFUSED.match(line if begin is None else begin[2]):
+                self._undisturbed = False
+                return Refused(_text(found[1]), _text(found[2]))
+        elif begin is not None and (found := _STAGE_FAILED.match(begin[2])):
+            if found[1] == b"handover":
+                self._handover_failed = True
+                return self._stage(Stage("handover", None, _text(found[2]), float(begin[1])))
+        elif begin is None and line:
+            self._undisturbed = False
+        return None
 
     def _said(self, said: bytes, guest_s: float | None) -> Event | None:
         """PID 1's line; ``guest_s`` where it came through the kernel's log."""

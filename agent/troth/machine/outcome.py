@@ -50,10 +50,11 @@ class Outcome:
 
 
 class Record:
-    """Everything kept of one run."""
+    """Everything kept of one run; ``supervised``: PID 1 stays and reports the workload's end."""
 
-    def __init__(self, accelerator: str) -> None:
+    def __init__(self, accelerator: str, *, supervised: bool) -> None:
         self.accelerator = accelerator
+        self.supervised = supervised
         self.stages: list[Stage] = []
         self.handover: Handover | None = None
         self.workload: WorkloadExit | None = None
@@ -69,8 +70,10 @@ class Record:
                 self.stages.append(event)
             case Handover():
                 self.handover = event
-            case WorkloadExit():
+            case WorkloadExit() if self.supervised:
                 self.workload = event
+            case WorkloadExit():
+                pass  # another init's text: troth's PID 1 is gone
             case Refused():
                 self.refused = event
             case Panic():
@@ -100,10 +103,17 @@ class Record:
             )
         if ending.reason == "guest-panic":
             return Outcome("panic", "kernel-panic", "the guest's kernel panicked")
+        for stage in self.stages:
+            if stage.code:
+                return Outcome("refused", stage.code, f"the stage {stage.name} failed")
         if self.handover is None:
-            return self._no_handover()
+            last = f" after stage {self.stages[-1].name}" if self.stages else ""
+            message = f"the guest ended without handover{last}"
+            return Outcome("no-handover", "no-handover", message)
         if ending.reason not in ("", "guest-shutdown"):
             return Outcome("reboot", "guest-reboot", "the guest reset instead of powering off")
+        if self.supervised and self.workload is None:
+            return Outcome("workload", "workload-lost", "PID 1 did not say how the workload ended")
         if self.workload is not None and self.workload.status != 0:
             return Outcome(
                 "workload", "workload-exited", f"the workload exited with {self.workload.status}"
@@ -114,13 +124,6 @@ class Record:
         # A kernel that panicked resets or hangs; it never powers off. So after the handover
         # panic text before an orderly power-off is something the workload printed.
         return self.handover is not None and self.ending.reason == "guest-shutdown"
-
-    def _no_handover(self) -> Outcome:
-        for stage in self.stages:
-            if stage.code:
-                return Outcome("refused", stage.code, f"the stage {stage.name} failed")
-        last = f" after stage {self.stages[-1].name}" if self.stages else ""
-        return Outcome("no-handover", "no-handover", f"the guest ended without handover{last}")
 
 
 def _panicked(panic: Panic) -> Outcome:

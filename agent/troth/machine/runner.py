@@ -45,13 +45,15 @@ class Plan:
 
     ``machine``: its sockets are filled in by the run; ``tpm``: attach a vTPM;
     ``tpm_state``: directory that keeps its state, None for a fresh one;
-    ``timeout_s``: None for no limit.
+    ``supervised``: PID 1 stays and says how the workload ended; ``timeout_s``:
+    None for no limit.
     """
 
     machine: Machine
     description: Description
     tpm: bool
     tpm_state: Path | None
+    supervised: bool
     timeout_s: float | None
 
 
@@ -95,7 +97,7 @@ class _Run:
         self._plan = plan
         self._show = show
         self._parser = console.Parser()
-        self._record = Record(plan.machine.accelerator)
+        self._record = Record(plan.machine.accelerator, supervised=plan.supervised)
         self._monitor = Monitor(folder / "monitor")
         self._complaints = b""
         self._began_s = time.monotonic()
