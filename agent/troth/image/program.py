@@ -48,7 +48,9 @@ _KEPT = ("PATH", "HOME", "TMPDIR", "http_proxy", "https_proxy", "no_proxy", "APT
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment that programs get: the caller's place, nobody's language."""
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    return {"PATH": os.defpath, **kept, "LC_ALL": "C.UTF-8", "TZ": "UTC", **(extra or {})}
+    # mkfs and debugfs live in sbin, which is not on everybody's path.
+    kept["PATH"] = kept.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
+    return {**kept, "LC_ALL": "C.UTF-8", "TZ": "UTC", **(extra or {})}
 
 
 def run(

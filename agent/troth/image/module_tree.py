@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The locked kernel's module tree, added to a root, with the index files modprobe reads.
+
+Serves ``[root] modules = true``. Debian's packages carry no index (depmod runs
+when they are installed), so depmod is run here over the copy in the tree.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from troth.errors import BuildError
+from troth.image import program, tree_directory
+from troth.image.root_tree import FILE, LINK, Entry
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from troth.image.kernel import Kernel
+    from troth.image.root_tree import RootTree
+
+#: Links into the build machine's kernel sources, of no use in an image.
+_LEFT_OUT = ("build", "source")
+
+
+def place(tree: RootTree, release: str) -> str:
+    """Where the modules of ``release`` belong in ``tree``: below /usr in a usr-merged root."""
+    lib = tree.entries.get("lib")
+    merged = lib is None and "usr/lib" in tree.entries
+    if lib is not None and lib.kind == LINK:
+        merged = tree.resolve("/lib") == "usr/lib"
+        if not merged:
+            raise BuildError(
+                "modules-place",
+                f"/lib is a link to {lib.target!r}, not to usr/lib",
+                where=tree.where,
+            )
+    return f"{'usr/' if merged else ''}lib/modules/{release}"
+
+
+def add(tree: RootTree, kernel: Kernel, *, work: Path) -> None:
+    """Add the modules of ``kernel`` and their index; ``work`` holds depmod's scratch files.
+
+    Raises ``BuildError`` ``modules-present``, ``modules-place``,
+    ``program-failed``; ``HostError`` ``program-missing``.
+    """
+    path = place(tree, kernel.release)
+    if path in tree.entries:
+        raise BuildError(
+            "modules-present",
+            f"the root already holds /{path}",
+            where=tree.where,
+            hint="leave [root] modules out to keep the root's own module tree",
+        )
+    tree_directory.add(tree, kernel.modules_dir, below=path, leave_out=_LEFT_OUT)
+    if f"{path}/modules.dep" in tree.entries:
+        return
+    base = work / "depmod"
+    (base / "lib/modules").mkdir(parents=True)
+    (base / "lib/modules" / kernel.release).symlink_to(tree.folder / path)
+    index = work / "index"
+    index.mkdir()
+    program.run(["depmod", "-b", base, "-o", index, kernel.release])
+    for file in sorted((index / "lib/modules" / kernel.release).iterdir()):
+        data = file.read_bytes()
+        tree.add_file(f"{path}/{file.name}", Entry(FILE, 0o644, size_bytes=len(data)), (data,))
