@@ -149,6 +149,15 @@ def test_a_refused_guest_that_halts_is_ended(tmp_path, capfd, monkeypatch):
     assert json.loads(capfd.readouterr().out)["code"] == "verity-tree"
 
 
+@pytest.mark.usefixtures("fake_path")
+def test_a_terminal_that_lacks_a_character_is_no_reason_to_stop(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
+    folder = make_bundle(tmp_path / "b", scene="systemd")
+    words = [sys.executable, "-m", "troth.cli.main", "run", str(folder)]
+    done = subprocess.run(words, capture_output=True, check=True)
+    assert b"\\u25cf sshd gr\xfcn\n" in done.stdout
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.usefixtures("fake_path")
 def test_interrupts_leave_nothing(tmp_path, number):

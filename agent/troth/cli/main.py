@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -44,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # File names and guests' output hold what a terminal's encoding may lack.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = _dispatch([word for word in words if word != "--debug"])
         sys.stdout.flush()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _POLICY = "policy.json"
 _DIGESTED = ("vmlinuz", "initramfs", "cmdline", _POLICY)
 _MAX_MANIFEST_BYTES = 64 << 20
+_MAX_POLICY_BYTES = 64 << 20
 _MAX_CMDLINE_BYTES = 64 << 10
 
 
@@ -82,7 +83,8 @@ def open_(folder: Path) -> BundleDir:
 
 def _supervised(path: Path) -> bool:
     """Whether the policy at ``path``, whose digest was right, says ``supervise``."""
-    tree = strict.parse(path.read_bytes(), where=str(path))
+    with path.open("rb") as file:
+        tree = strict.parse(file.read(_MAX_POLICY_BYTES + 1), where=str(path))
     handover = strict.Reader(tree, where=str(path)).reader("handover")
     return handover.text("kind", allowed=("switch", "supervise")) == "supervise"
 

@@ -218,6 +218,9 @@ class Parser:
         return None
 
 
+_BREAKS = {ord("\r"): None, ord("\n"): None, ord("\t"): None}
+
+
 class Neutraliser:
     """Makes guest output safe to show: text and line breaks pass, commands do not.
 
@@ -235,6 +238,8 @@ class Neutraliser:
     def feed(self, data: bytes) -> str:
         """What may be shown of ``data``; unfinished characters are kept back."""
         text = self._decoder.decode(data)
+        if not self._sequence and text.translate(_BREAKS).isprintable():
+            return text.replace("\r", "")  # most of a console; the rest goes one by one
         return "".join(shown for character in text if (shown := self._show(character)))
 
     def _show(self, character: str) -> str:

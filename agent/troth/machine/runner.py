@@ -30,7 +30,7 @@ from troth.record import record, replace
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from troth.machine.qemu import Description, Machine
+    from troth.machine.qemu import Description, Machine, Port
 
 #: A refused guest that does not end (``[fail] action = "halt"``) is ended after this long.
 LINGER_S = 10.0
@@ -85,7 +85,15 @@ def run(plan: Plan, *, show: Callable[[bytes], object]) -> Record:
             state = plan.tpm_state or folder / "tpm-state"
             state.mkdir(mode=0o700, parents=True, exist_ok=True)
             stack.callback(Swtpm(state, folder / "tpm").close)
+        stack.callback(_remove_ports, plan.machine.ports)
         return _Run(plan, commands(plan, folder)[-1], folder, show).to_end()
+
+
+def _remove_ports(ports: tuple[Port, ...]) -> None:
+    """Take away the sockets that a killed QEMU leaves."""
+    for port in ports:
+        if port.socket.is_socket():
+            port.socket.unlink()
 
 
 class _Run:
