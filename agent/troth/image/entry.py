@@ -150,7 +150,9 @@ def tree(source: Path, below: str, why: str) -> tuple[Entry, ...]:
             place, path = pending.pop()
             mode = stat.S_IMODE(place.stat().st_mode)
             found.append(directory(path, why, mode=mode))
-            for item in os.scandir(place):
+            with os.scandir(place) as items:
+                children = sorted(items, key=lambda item: item.name)
+            for item in children:
                 name = _child(path, item.name)
                 status = item.stat(follow_symlinks=False)
                 if item.is_symlink():

@@ -11,6 +11,7 @@ guest into the builder's own process.
 from __future__ import annotations
 
 import os
+import re
 import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -152,8 +153,10 @@ def identify(path: Path = DEFAULT) -> Interpreter:
     if len(words) != 5:
         raise BuildError("python-layout", "does not say what it is", where=os.fspath(path))
     implementation, version, full_version, encodings, dynload = words
-    major, _, minor = version.partition(".")
-    if implementation != "cpython" or (int(major), int(minor)) < OLDEST:
+    if not re.fullmatch(r"[0-9]+\.[0-9]+", version):
+        raise BuildError("python-layout", f"has the version {version!r}", where=os.fspath(path))
+    numbers = tuple(map(int, version.split(".")))
+    if implementation != "cpython" or numbers < OLDEST:
         raise BuildError(
             "python-version",
             f"{implementation} {full_version}; the guest needs CPython 3.11 or newer",

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policies made to order, for the tests of the packer."""
+
+from troth.documents.policy import Fail, Handover, Policy, Verity, Volume
+
+ROOT = Volume(
+    name="root",
+    device="serial:root",
+    mount="/",
+    file_system="erofs",
+    options="",
+    verity=Verity("00" * 32, "00" * 32, "", 16, 16, 4096, "sha256", ()),
+)
+
+
+def policy(*, volumes=(ROOT,), overlay="tmpfs", kind="switch", workload=(), vtpm="required"):
+    """A policy of an image that measures into the host's TPM."""
+    return Policy(
+        image_name="demo",
+        svn=1,
+        kernel_release="6.0-test",
+        snp="none",
+        vtpm=vtpm,
+        vtpm_kind="host",
+        owned_pcrs=(11, 14, 15),
+        cmdline="",
+        cmdline_forms=(),
+        cmdline_variable={},
+        modules=(),
+        volumes=volumes,
+        overlay=overlay,
+        overlay_paths=(),
+        workload=workload,
+        handover=Handover(kind, ("/sbin/init",), "none", 0, 0, 5),
+        fail=Fail("poweroff", "console", 60, 10),
+        lockdown="",
+        modules_disabled=False,
+        acpi_aml="unprotected",
+    )

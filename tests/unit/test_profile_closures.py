@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each profile imports and packs, against committed lists.
+
+An import that slips into PID 1 costs every boot, so it must show in a review.
+``import NAME``: in sys.modules once PID 1 and all stages are imported.
+``pack NAME``: packed besides, for lazy imports and the guest's verbs.
+
+After an intended change: TROTH_WRITE_PROFILES=1 pytest tests/unit/test_profile_closures.py
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from made_policy import policy
+from troth.documents import stages
+from troth.image import initramfs, profile, python_closure
+from troth.image import interpreter as python
+
+LISTS = Path(__file__).parent / "data"
+#: The lists are those of Debian 12's interpreter; another one freezes other modules.
+VERSION = "3.11"
+POLICIES = {
+    "base": policy(volumes=(), overlay="none", kind="supervise"),
+    "verity": policy(overlay="none"),
+    "overlay": policy(overlay="tmpfs", workload=("/opt/app",)),
+}
+#: Each costs a boot more than all its mounts; a short-lived worker may use them, PID 1 not.
+NEVER_IN_PID1 = {
+    "re", "enum", "typing", "dataclasses", "json", "pathlib", "logging", "argparse", "subprocess",
+    "hashlib", "_hashlib", "ctypes", "socket", "threading", "asyncio", "inspect", "collections",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def target():
+    if not python.DEFAULT.exists():
+        pytest.skip(f"{python.DEFAULT} is not installed")
+    found = python.identify()
+    if found.version != VERSION:
+        pytest.skip(f"the lists are of CPython {VERSION}, this is {found.version}")
+    return found
+
+
+def imported(target, wanted):
+    words = dict.fromkeys([initramfs.PID1, *stages.modules_of(wanted)])
+    loaded = python.trace(
+        target, python_closure.package_root(), list(words), made=(python_closure.TWIN,)
+    )
+    return {module.name for module in loaded}
+
+
+@pytest.mark.parametrize("name", list(POLICIES))
+def test_closure_is_the_committed_one(target, name):
+    wanted = POLICIES[name]
+    chosen = profile.profiles_of(wanted)
+    assert name in [item.name for item in chosen]
+    eager = imported(target, wanted)
+    closure = python_closure.close(target, initramfs.entry_modules(wanted, chosen))
+    packed = {module.name for module in closure.modules} - eager
+    lines = [f"import {module}" for module in sorted(eager)]
+    lines += [f"pack {module}" for module in sorted(packed)]
+    path = LISTS / f"profile-{name}.txt"
+    if os.environ.get("TROTH_WRITE_PROFILES") == "1":
+        path.write_text("\n".join(lines) + "\n")
+    assert lines == path.read_text().splitlines()
+
+
+@pytest.mark.parametrize("name", list(POLICIES))
+def test_pid1_stays_cheap(target, name):
+    assert not imported(target, POLICIES[name]) & NEVER_IN_PID1
+
+
+def test_a_profile_without_disks_has_no_verity(target):
+    assert "troth.boot.verity" not in imported(target, POLICIES["base"])
+    assert "troth.boot.verity" in imported(target, POLICIES["verity"])
