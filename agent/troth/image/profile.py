@@ -20,7 +20,7 @@ from troth.image.module_closure import Wanted
 from troth.record import record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from troth.documents.policy import Policy
 
@@ -102,7 +102,7 @@ def load_platform(name: str, *, data: Path | None = None) -> Platform:
 
 
 def kernel_modules(
-    policy: Policy, profiles: Iterable[Profile], platform: Platform, load_also: Iterable[str] = ()
+    policy: Policy, profiles: Sequence[Profile], platform: Platform, load_also: Iterable[str] = ()
 ) -> tuple[Wanted, ...]:
     """Kernel modules that an image of ``policy`` loads, wanted order, dependencies not yet added.
 
@@ -110,15 +110,18 @@ def kernel_modules(
     systems come only with disks, and only the file systems that are used.
     """
     extra = tuple(load_also)
-    wanted: list[Wanted] = []
+    # First of all: the kernel hashes every later module with them to check its signature.
+    wanted = [
+        Wanted(name, f"profile {profile.name}", may_be_missing=True)
+        for profile in profiles
+        for name in profile.where_present
+    ]
     if policy.volumes or extra:
         wanted += [Wanted(name, f"platform {platform.name}") for name in platform.bus]
     if policy.volumes:
         wanted += [Wanted(name, f"platform {platform.name}") for name in platform.disk]
     for profile in profiles:
-        by = f"profile {profile.name}"
-        wanted += [Wanted(name, by, may_be_missing=True) for name in profile.where_present]
-        wanted += [Wanted(name, by) for name in profile.kernel_modules]
+        wanted += [Wanted(name, f"profile {profile.name}") for name in profile.kernel_modules]
     wanted += [
         Wanted(volume.file_system, f"file system of {volume.name}") for volume in policy.volumes
     ]
