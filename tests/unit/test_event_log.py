@@ -9,7 +9,7 @@ from troth.documents import event_log, event_log_json
 from troth.documents.event_log import Event
 from troth.errors import FormatError, Refusal
 from troth.measure import pcr, register
-from troth.measure.hashes import digest
+from troth.abi.hashes import digest
 from troth.registers.log import EventLog
 
 

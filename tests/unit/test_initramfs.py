@@ -73,6 +73,16 @@ def test_layout(collected, entries):
     assert not [path for path in by_path if path.endswith(".py")]
 
 
+def test_where_files_came_from(collected):
+    paths = {item.path for item in collected.entries}
+    for files in (collected.library_files, collected.python_files):
+        assert files
+        for origin, path in files:
+            assert os.path.isfile(origin)
+            assert path in paths
+    assert not [path for _origin, path in collected.python_files if "/troth/" in path]
+
+
 def test_every_entry_says_why(entries):
     assert all(item.why.strip() for item in entries)
     assert all(item.mode & 0o022 == 0 for item in entries if item.kind == "file")

@@ -11,7 +11,7 @@ import os
 import stat
 import time
 
-from troth.boot import fail
+from troth.boot import closing, fail
 from troth.boot.state import RUN, RUNTIME, SYSROOT
 from troth.documents.event_log import quote
 from troth.errors import Refusal
@@ -35,14 +35,6 @@ WORKLOAD_ENVIRON = {
     "TERM": "linux",
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 }
-#: Sysctl -> value at handover (SECURITY S33). A kernel without the knob has nothing to close.
-_CLOSED = (
-    ("kernel/kexec_load_disabled", b"1"),
-    ("kernel/sysrq", b"0"),
-    ("kernel/panic_on_oops", b"1"),
-    ("kernel/core_pattern", b"|/bin/false"),
-)
-_LOCKDOWN = "/sys/kernel/security/lockdown"
 #: Where systemd reads what the host would like it to do (SECURITY S12).
 _HOST_INPUTS = ("/sys/firmware/dmi", "/sys/firmware/qemu_fw_cfg")
 _UNIT_DIRECTORIES = ("etc/systemd/system", "usr/lib/systemd/system", "lib/systemd/system")
@@ -58,7 +50,7 @@ def run(state: State) -> None:
         _check_units(root)
     _runtime(state)
     _hide_host_inputs()
-    _close_kernel(state)
+    closing.finish(policy)
     fail.seal(state)
     _write_state(state)
     duration_ms = (time.monotonic_ns() - begun_ns) // 1_000_000
@@ -116,28 +108,6 @@ def _hide_host_inputs() -> None:
         if os.path.isdir(path):
             flags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
             mount("tmpfs", path, source="hidden", flags=flags, data="mode=0555,size=4k,nr_inodes=2")
-
-
-def _close_kernel(state: State) -> None:
-    for name, value in _CLOSED:
-        try:
-            _write(f"/proc/sys/{name}", value)
-        except FileNotFoundError:
-            continue
-    if state.policy.lockdown != "none":
-        try:
-            _write(_LOCKDOWN, state.policy.lockdown.encode())
-        except OSError as error:
-            raise Refusal(
-                "lockdown", f"the kernel cannot be locked down: {error.strerror}"
-            ) from error
-    if state.policy.modules_disabled:
-        _write("/proc/sys/kernel/modules_disabled", b"1")
-
-
-def _write(path: str, value: bytes) -> None:
-    with open(path, "wb", buffering=0) as file:
-        file.write(value)
 
 
 def _write_state(state: State) -> None:

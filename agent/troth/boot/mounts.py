@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 
+from troth.boot import closing
 from troth.errors import Refusal
 from troth.linux import signals, tree
 from troth.linux.kmsg import Kmsg
@@ -36,6 +37,7 @@ def run(state: State) -> None:
         # A module in some kernels, needed only for reports: the stage that needs it says so.
         if error.errno not in (errno.ENODEV, errno.ENOENT):
             raise
+    closing.begin()
     _open_log(state)
     _judge_start(state)
 

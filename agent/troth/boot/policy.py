@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import troth_baked
+from troth.abi.hashes import sha256
 from troth.errors import Refusal
-from troth.measure.hashes import sha256
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from __future__ import annotations
 import os
 
 from troth.abi import dm, verity_sb
+from troth.abi.hashes import BANKS
 from troth.errors import FormatError, Refusal
 from troth.linux.dm import Control
 from troth.measure import verity_geometry
-from troth.measure.hashes import BANKS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import sys
 
 from troth.documents import policy_json, strict
 from troth.errors import HostError
-from troth.measure.hashes import sha256
+from troth.abi.hashes import sha256
 
 POLICY = "/run/troth/runtime/etc/troth/policy.json"
 BOOT = "/run/troth/state/boot.json"

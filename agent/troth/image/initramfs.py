@@ -70,13 +70,15 @@ class Collected:
     """Everything but policy.json and its twin; ``paths`` has those two as well, sorted.
 
     ``library_files``: (path here, path in the archive) of each ELF file taken
-    from this machine, for lock and SBOM.
+    from this machine, ``python_files``: the same of each standard library
+    module, whose archive path is that of its bytecode; for lock and SBOM.
     """
 
     interpreter: Interpreter
     entries: tuple[Entry, ...]
     paths: tuple[tuple[str, str], ...]
     library_files: tuple[tuple[str, str], ...]
+    python_files: tuple[tuple[str, str], ...]
 
 
 def collect(request: Request, *, data: Path | None = None) -> Collected:
@@ -112,6 +114,11 @@ def collect(request: Request, *, data: Path | None = None) -> Collected:
         entries=arranged,
         paths=tuple((item.path, item.kind) for item in baked),
         library_files=tuple((os.fspath(origin), path) for origin, path, _mode, _why in binaries),
+        python_files=tuple(
+            (os.fspath(module.origin), f"{RUNTIME}/{_library(target)}/{module.path}")
+            for module in modules.modules
+            if module.kind == "source" and module.origin.is_relative_to(target.stdlib)
+        ),
     )
 
 

@@ -64,22 +64,17 @@ def verity_options(kernel_release: str) -> tuple[str, ...]:
     return ("panic_on_corruption",)
 
 
-def mount_options(file_system: str) -> str:
-    """Mount data under which ``file_system`` writes nothing, not even a journal replay."""
-    return "noload" if file_system == "ext4" else ""
-
-
 def compile_policy(
     manifest: Manifest,
     *,
     kernel_release: str,
     modules: tuple[str, ...],
-    volumes: tuple[tuple[str, str, str, str, Verity], ...],
+    volumes: tuple[tuple[str, str, str, str, str, Verity], ...],
     manager: str,
 ) -> Policy:
     """The policy of one image.
 
-    ``volumes``: (name, device, mount, file system, verity), root first;
+    ``volumes``: (name, device, mount, file system, mount options, verity), root first;
     ``manager``: as found in the root.
     """
     hand = manifest.handover
@@ -96,8 +91,8 @@ def compile_policy(
         cmdline_variable=dict(manifest.image.cmdline_variable),
         modules=modules,
         volumes=tuple(
-            Volume(name, device, mount, kind, mount_options(kind), verity)
-            for name, device, mount, kind, verity in volumes
+            Volume(name, device, mount, kind, options, verity)
+            for name, device, mount, kind, options, verity in volumes
         ),
         overlay=manifest.root.overlay if manifest.root else "none",
         overlay_paths=manifest.root.overlay_paths if manifest.root else (),

@@ -19,6 +19,7 @@ from troth.record import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from io import BufferedReader
     from pathlib import Path
     from types import TracebackType
 
@@ -249,10 +250,14 @@ class RootTree:
 
     def read(self, path: str, *, limit_bytes: int = 1 << 20) -> bytes:
         """The first ``limit_bytes`` of the file at ``path``, a key of ``entries``."""
+        with self.open(path) as stream:
+            return stream.read(limit_bytes)
+
+    def open(self, path: str) -> BufferedReader:
+        """The content of the file at ``path``, a key of ``entries``, for reading."""
         # The path is one of our own entries: no component of it is a link.
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._root)
-        with os.fdopen(file, "rb") as stream:
-            return stream.read(limit_bytes)
+        return os.fdopen(file, "rb")
 
 
 def _write(output: int, piece: bytes) -> None:

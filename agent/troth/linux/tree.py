@@ -10,7 +10,7 @@ import os
 import stat
 
 from troth.linux import syscalls
-from troth.measure.hashes import sha256
+from troth.abi.hashes import sha256
 from troth.measure.workload import Entry
 
 TYPE_CHECKING = False

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from troth.measure.hashes import BANKS, digest, zero
+from troth.abi.hashes import BANKS, digest, zero
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ is SHA-384(old || SHA-384(type || 0x00 || content)), start 48 zero bytes.
 
 from __future__ import annotations
 
-from troth.measure.hashes import sha384
+from troth.abi.hashes import sha384
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from struct import pack
 
-from troth.measure.hashes import sha256
+from troth.abi.hashes import sha256
 from troth.record import record
 
 TYPE_CHECKING = False

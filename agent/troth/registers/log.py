@@ -15,7 +15,7 @@ from troth.documents.event_log import Event
 from troth.errors import Refusal
 from troth.measure import pcr, register
 from troth.measure.boot_events import DEFAULT_BANKS
-from troth.measure.hashes import zero
+from troth.abi.hashes import zero
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

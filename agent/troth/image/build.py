@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a manifest to a bundle directory: the order of the work, each part in its own room.
+
+Everything is made in a private directory beside the output and moved into
+place at the end, so a failed build leaves no half bundle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from troth import __version__
+from troth.documents import bundle, policy_json
+from troth.documents.policy import Verity
+from troth.errors import BuildError
+from troth.image import (
+    entry,
+    initramfs,
+    interpreter,
+    kernel,
+    module_closure,
+    policy_compile,
+    profile,
+    root,
+    root_lint,
+    workload_entries,
+)
+from troth.record import record, replace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+    from typing import Protocol
+
+    from troth.documents.policy import Policy
+    from troth.image.entry import Entry
+    from troth.image.interpreter import Interpreter
+    from troth.image.kernel import Kernel
+    from troth.image.manifest import Manifest
+    from troth.image.root import RootImage
+
+    class Progress(Protocol):
+        """Who is told how far the work is (``cli.terminal``)."""
+
+        def step(self, text: str) -> AbstractContextManager[None]:
+            """A named piece of work."""
+
+        def line(self, text: str) -> None:
+            """A sentence that stays."""
+
+        def bar(self, text: str) -> Callable[[int, int], None]:
+            """A function for (done, total) bytes."""
+
+
+_ARTEFACTS = ("vmlinuz", "initramfs", "cmdline", "policy.json", "reference-values.json")
+_KINDS = {"file": "f", "directory": "d", "link": "l"}
+
+
+@record
+class Made:
+    """What one build used and made, for lock, SBOM and reference values."""
+
+    manifest: Manifest
+    kernel: Kernel
+    interpreter: Interpreter
+    policy: Policy
+    policy_bytes: bytes
+    workload: bytes | None
+    entries: tuple[Entry, ...]
+    images: tuple[tuple[str, RootImage], ...]
+    library_files: tuple[tuple[str, str], ...]
+    unsigned_modules: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def make(
+    manifest: Manifest,
+    stage: Path,
+    *,
+    progress: Progress,
+    kernel_pin: kernel.Pin | None = None,
+) -> Made:
+    """Fill ``stage`` with everything but manifest.json, lock and SBOM."""
+    with progress.step("kernel"):
+        source = manifest.image.kernel
+        if source.package:
+            found = kernel.from_package(f"debian:{source.package}", pin=kernel_pin)
+        elif source.vmlinuz is None or source.modules is None:
+            raise BuildError(
+                "kernel-modules",
+                "a kernel given by path needs its module tree",
+                where=manifest.where("image", "kernel"),
+                hint='write kernel = { vmlinuz = "...", modules = "..." }',
+            )
+        else:
+            found = kernel.from_paths(source.vmlinuz, source.modules)
+        shutil.copyfile(found.vmlinuz, stage / "vmlinuz")
+    python = interpreter.identify(Path(manifest.image.python or interpreter.DEFAULT))
+    with tempfile.TemporaryDirectory(prefix="work.", dir=stage) as work:
+        images = _images(manifest, stage, kernel=found, work=Path(work), progress=progress)
+        lint = _lint(manifest, images)
+        policy, modules, profiles = _policy(manifest, found, images, manager=lint.manager)
+        with progress.step("initramfs"):
+            collected = initramfs.collect(
+                initramfs.Request(
+                    policy=policy,
+                    interpreter=python,
+                    modules=modules,
+                    profiles=profiles,
+                    extra_python=manifest.initramfs.python,
+                    files=manifest.initramfs.files,
+                )
+            )
+            policy_bytes = policy_json.print_(policy)
+            names = [f"{_KINDS[kind]} {path}" for path, kind in collected.paths]
+            entries = initramfs.bake(
+                collected, policy_json=policy_bytes, twin=policy_compile.twin(policy_bytes, names)
+            )
+            data = entry.pack(entries, compression=manifest.image.compression)
+        (stage / "initramfs").write_bytes(data)
+        (stage / "cmdline").write_text(policy.cmdline, encoding="ascii")
+        (stage / "policy.json").write_bytes(policy_bytes)
+        with progress.step("workload digest"):
+            workload = _workload(manifest, images, entries)
+        for _name, image in images:
+            image.tree.__exit__(None, None, None)
+    return Made(
+        manifest=manifest,
+        kernel=found,
+        interpreter=python,
+        policy=policy,
+        policy_bytes=policy_bytes,
+        workload=workload,
+        entries=entries,
+        images=images,
+        library_files=collected.library_files,
+        unsigned_modules=tuple(item.name for item in modules.modules if not item.signed),
+        warnings=lint.warnings,
+    )
+
+
+def image_name(volume: str) -> str:
+    """The bundle's file for ``volume``."""
+    return "root.img" if volume == "root" else f"volume-{volume}.img"
+
+
+def _images(
+    manifest: Manifest, stage: Path, *, kernel: Kernel, work: Path, progress: Progress
+) -> tuple[tuple[str, RootImage], ...]:
+    """(volume name, image) of the root, where there is one, and every volume."""
+    made = []
+    epoch_s = root.source_date_epoch()
+    if manifest.root is not None:
+        points = [*root.ROOT_MOUNT_POINTS]
+        points += [(volume.mount, 0o755) for volume in manifest.volumes]
+        points += [(path, 0o755) for path in manifest.root.overlay_paths if path != "/"]
+        request = root.RootRequest(
+            source=manifest.root.source,
+            image_name=manifest.image.name,
+            volume="root",
+            file_system=manifest.root.file_system,
+            compression=manifest.root.compression,
+            mount_points=tuple(points),
+            kernel=kernel if manifest.root.modules else None,
+            mtime_s=epoch_s,
+            where=manifest.where("root", "source"),
+        )
+        made.append(("root", _image(request, stage, work=work, progress=progress)))
+    for index, volume in enumerate(manifest.volumes):
+        request = root.RootRequest(
+            source=volume.source,
+            image_name=manifest.image.name,
+            volume=volume.name,
+            mtime_s=epoch_s,
+            where=manifest.where("volume", index, "source"),
+        )
+        made.append((volume.name, _image(request, stage, work=work, progress=progress)))
+    return tuple(made)
+
+
+def _image(request: root.RootRequest, stage: Path, *, work: Path, progress: Progress) -> RootImage:
+    place = work / request.volume
+    place.mkdir()
+    with progress.step(f"image of {request.volume}"):
+        return root.make_root(
+            request,
+            stage / image_name(request.volume),
+            work=place,
+            progress=progress.bar(f"hash tree of {request.volume}"),
+        )
+
+
+def _lint(manifest: Manifest, images: tuple[tuple[str, RootImage], ...]) -> root_lint.Lint:
+    hand = manifest.handover
+    if manifest.root is None:
+        return root_lint.Lint(manager="none", warnings=())
+    return root_lint.lint(
+        dict(images)["root"].tree,
+        init=hand.init or hand.supervise[0],
+        workload=manifest.workload,
+        manager=hand.manager,
+        where=str(manifest.path),
+    )
+
+
+def _policy(
+    manifest: Manifest,
+    found: Kernel,
+    images: tuple[tuple[str, RootImage], ...],
+    *,
+    manager: str,
+) -> tuple[Policy, module_closure.Closure, tuple[profile.Profile, ...]]:
+    """The policy, with the modules that the stages it asks for need."""
+    places = {volume.name: (volume.device, volume.mount) for volume in manifest.volumes}
+    places["root"] = ("serial:root", "/")
+    draft = policy_compile.compile_policy(
+        manifest,
+        kernel_release=found.release,
+        modules=(),
+        volumes=tuple(
+            (name, *places[name], image.file_system, image.options, _verity(image, found.release))
+            for name, image in images
+        ),
+        manager=manager,
+    )
+    profiles = profile.profiles_of(draft)
+    platform = profile.load_platform(manifest.image.platform)
+    closure = module_closure.close(
+        found.modules_dir,
+        profile.kernel_modules(draft, profiles, platform, manifest.image.load),
+    )
+    names = tuple(item.name for item in closure.modules)
+    return replace(draft, modules=names), closure, profiles
+
+
+def _verity(image: RootImage, kernel_release: str) -> Verity:
+    made = image.verity
+    if made.superblock_block is None:
+        raise BuildError("verity-superblock-missing", "the image was made without a superblock")
+    return Verity(
+        root_hash=made.root_hash.hex(),
+        salt=made.superblock.salt.hex(),
+        uuid=made.superblock.uuid_text,
+        data_blocks=made.superblock.data_blocks,
+        superblock_block=made.superblock_block,
+        block_bytes=made.superblock.data_block_bytes,
+        algorithm=made.superblock.algorithm,
+        options=policy_compile.verity_options(kernel_release),
+    )
+
+
+def _workload(
+    manifest: Manifest, images: tuple[tuple[str, RootImage], ...], entries: tuple[Entry, ...]
+) -> bytes | None:
+    if not manifest.workload:
+        return None
+    if manifest.root is None:
+        return workload_entries.of_initramfs(entries, manifest.workload)
+    return workload_entries.of_root(dict(images)["root"].tree, manifest.workload)
+
+
+def describe(made: Made, stage: Path) -> bytes:
+    """manifest.json over what lies in ``stage``."""
+    names = [*_ARTEFACTS, *(image_name(name) for name, _image in made.images)]
+    manifest = made.manifest
+    return bundle.print_(
+        bundle.Bundle(
+            name=manifest.image.name,
+            svn=manifest.image.svn,
+            troth_version=__version__,
+            kernel_release=made.kernel.release,
+            snp=manifest.tee.snp,
+            vtpm=manifest.tee.vtpm,
+            vtpm_kind=manifest.tee.vtpm_kind,
+            acpi_aml=made.policy.acpi_aml,
+            compression=manifest.image.compression,
+            artefacts=tuple(_artefact(stage, name) for name in names if (stage / name).exists()),
+            disks=tuple(bundle.Disk(name, image_name(name)) for name, _image in made.images),
+            packed=entry.packed(made.entries),
+        )
+    )
+
+
+def _artefact(stage: Path, name: str) -> bundle.Artefact:
+    path = stage / name
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return bundle.Artefact(name=name, size_bytes=path.stat().st_size, sha256=digest)

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a good boot of this bundle leaves in its registers, for every boot the policy allows.
+
+One case for each accepted command line (platform form, and values of variable
+keys) and each TPM state the policy accepts. PCRs differ between command lines,
+so a relying party picks the case its guest reports and compares all of it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+from troth.documents.reference_values import BANKS, Case, Registers
+from troth.errors import BuildError
+from troth.measure import pcr, register
+from troth.measure.boot_events import POINTS, boot_events
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from troth.documents.event_log import Event
+    from troth.documents.policy import Policy
+
+_MAX_CASES = 256
+_OVMF_WORD = " initrd=initrd"
+
+
+def cmdlines(policy: Policy) -> Iterator[tuple[str, str]]:
+    """(platform form, text) of every command line that PID 1 accepts."""
+    keys = sorted(policy.cmdline_variable)
+    for values in itertools.product(*(policy.cmdline_variable[key] for key in keys)):
+        chosen = dict(zip(keys, values, strict=True))
+        words = [
+            f"{key}={chosen[key]}" if (key := word.split("=", 1)[0]) in chosen else word
+            for word in policy.cmdline.split(" ")
+        ]
+        text = " ".join(words)
+        for form in policy.cmdline_forms:
+            yield form, text + (_OVMF_WORD if form == "ovmf-direct" else "")
+
+
+def tpm_states(policy: Policy) -> tuple[str, ...]:
+    """The TPM states the policy accepts: "present", "absent", or "unused"."""
+    return {"required": ("present",), "optional": ("present", "absent"), "none": ("unused",)}[
+        policy.vtpm
+    ]
+
+
+def cases(
+    policy: Policy, *, policy_bytes: bytes, workload: bytes | None
+) -> tuple[Case, ...]:
+    """All cases; ``BuildError`` ``reference-cases`` where variable keys make too many."""
+    texts = list(itertools.islice(cmdlines(policy), _MAX_CASES + 1))
+    if len(texts) > _MAX_CASES:
+        raise BuildError(
+            "reference-cases",
+            f"variable keys make more than {_MAX_CASES} accepted command lines",
+            hint="allow fewer values in [image] cmdline_variable",
+        )
+    return tuple(
+        _case(policy, policy_bytes, workload, form, text, state)
+        for form, text in texts
+        for state in tpm_states(policy)
+    )
+
+
+def predict(
+    policy: Policy,
+    *,
+    policy_bytes: bytes,
+    workload: bytes | None,
+    cmdline: str,
+    tpm: str,
+    point: str,
+) -> tuple[Event, ...]:
+    """The events of one case up to ``point``, with all banks troth knows."""
+    return boot_events(
+        policy,
+        policy_bytes=policy_bytes,
+        cmdline=cmdline.encode(),
+        workload=workload,
+        tpm_absent=tpm == "absent",
+        banks=BANKS,
+        point=point,
+    )
+
+
+def _case(
+    policy: Policy, policy_bytes: bytes, workload: bytes | None, form: str, text: str, tpm: str
+) -> Case:
+    points = {}
+    for point in POINTS:
+        events = predict(
+            policy,
+            policy_bytes=policy_bytes,
+            workload=workload,
+            cmdline=text,
+            tpm=tpm,
+            point=point,
+        )
+        values = pcr.replay(events) if tpm == "present" else {}
+        points[point] = Registers(
+            pcrs=tuple((bank, index, value.hex()) for (bank, index), value in sorted(values.items())),
+            software=register.replay(events).hex(),
+        )
+    return Case(form=form, cmdline=text, tpm=tpm, **points)
