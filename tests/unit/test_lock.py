@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""troth.lock, and where its entries come from."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fuzz import lock as fuzz_lock
+from troth.documents import lock
+from troth.documents.lock import Interpreter, Item, Kernel, Lock
+from troth.errors import BuildError, FormatError, HostError
+from troth.image import provenance
+from troth.image.root_tree import FILE, Entry, RootTree
+from troth.record import replace
+
+A, B = "a" * 64, "b" * 64
+SAMPLE = Lock(
+    kernel=Kernel("linux-image-6.12.1-cloud-amd64", "6.12.1-1", A),
+    interpreter=Interpreter("/usr/bin/python3.11", "3.11.2", B),
+    libraries=(Item("/lib/libz.so.1", A, "zlib1g", "1.2"), Item("/lib/libc.so.6", B, "", "")),
+    tools=(Item("mkfs.erofs", A, "erofs-utils", "1.5-1"),),
+)
+
+
+def test_round_trip_in_one_order():
+    data = lock.print_(SAMPLE)
+    again = lock.parse(data)
+    assert lock.print_(again) == data
+    assert [item.name for item in again.libraries] == ["/lib/libc.so.6", "/lib/libz.so.1"]
+    shuffled = replace(SAMPLE, libraries=SAMPLE.libraries[::-1])
+    assert lock.print_(shuffled) == data
+    assert lock.compare(SAMPLE, again) == ()
+    lock.refuse_differences(())
+
+
+def test_each_difference_is_named():
+    other = Lock(
+        kernel=replace(SAMPLE.kernel, version="6.12.2-1"),
+        interpreter=replace(SAMPLE.interpreter, sha256=A),
+        libraries=(replace(SAMPLE.libraries[0], sha256=B), Item("/lib/new.so", A, "", "")),
+        tools=(),
+    )
+    found = lock.compare(SAMPLE, other)
+    assert [item.what for item in found] == [
+        "kernel",
+        "interpreter",
+        "library /lib/libc.so.6",
+        "library /lib/libz.so.1",
+        "library /lib/new.so",
+        "tool mkfs.erofs",
+    ]
+    assert "6.12.2-1" in found[0].found
+    assert found[2].found == "absent"
+    assert found[4].locked == "absent"
+    with pytest.raises(BuildError) as caught:
+        lock.refuse_differences(found)
+    assert caught.value.code == "lock-differs"
+    assert all(item.what in caught.value.message for item in found)
+    assert "--update" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"schema": "troth-lock-v1"', '"schema": "troth-lock-v2"'),
+        (A, A.upper()),
+        ('"tools"', '"tolls"'),
+        ('"package": "zlib1g"', '"package": 1'),
+        ('"version": "1.2"', '"version": "1.2", "more": ""'),
+    ],
+)
+def test_broken_locks(old, new):
+    data = lock.print_(SAMPLE).decode()
+    assert old in data
+    with pytest.raises(FormatError):
+        lock.parse(data.replace(old, new).encode())
+
+
+@given(st.binary(max_size=100))
+def test_arbitrary_bytes(data):
+    fuzz_lock.fuzz(data)
+
+
+@given(st.integers(0, 700), st.binary(max_size=3))
+def test_mutated(offset, insert):
+    data = lock.print_(SAMPLE)
+    fuzz_lock.fuzz(data[:offset] + insert + data[offset + 1 :])
+
+
+@pytest.mark.tool
+def test_files_of_this_machine():
+    if shutil.which("dpkg-query") is None:
+        pytest.skip("needs the program dpkg-query")
+    shell = os.path.realpath("/bin/sh")
+    own = os.path.realpath(__file__)
+    found = provenance.items([shell, own])
+    by_name = {item.name: item for item in found}
+    assert by_name[shell].package
+    assert by_name[shell].version
+    assert by_name[own].package == ""
+    with open(own, "rb") as file:
+        assert by_name[own].sha256 == hashlib.sha256(file.read()).hexdigest()
+    (tool,) = provenance.tools(["tar"])
+    assert (tool.name, tool.package) == ("tar", "tar")
+    with pytest.raises(HostError):
+        provenance.tools(["no-such-program"])
+
+
+def test_packages_of_a_root(tmp_path):
+    status = (
+        "Package: b\nStatus: install ok installed\nVersion: 2\nDescription: x\n a: b\n\n"
+        "Package: a\nStatus: install ok installed\nVersion: 1\n\n"
+        "Package: gone\nStatus: deinstall ok config-files\nVersion: 1\n"
+    )
+    with RootTree(tmp_path / "t") as tree:
+        assert provenance.root_packages(tree) == ()
+        entry = Entry(FILE, 0o644, size_bytes=len(status))
+        tree.add_file("var/lib/dpkg/status", entry, (status.encode(),))
+        found = provenance.root_packages(tree)
+    assert [(item.name, item.version, item.origin) for item in found] == [
+        ("a", "1", "root"),
+        ("b", "2", "root"),
+    ]
