@@ -3,7 +3,7 @@
 # dracut module of the bench: one systemd unit that opens both disks as soon as
 # udev has named them. Less than dracut's own root handling, so it flatters dracut.
 check() { return 0; }
-depends() { echo systemd-initrd; }
+depends() { echo systemd-initrd dm; }
 installkernel() { instmods virtio_pci virtio_blk dm-verity overlay erofs; }
 install() {
     inst_multiple veritysetup mount mkdir sh
