@@ -26,6 +26,7 @@ SAMPLE = ReferenceValues(
     vtpm_kind="host",
     policy_sha256="a" * 64,
     root_hashes=(("root", "b" * 64), ("models", "c" * 64)),
+    workload="",
     cases=(
         Case("baked", "console=ttyS0", "present", ONE, TWO),
         Case("baked", "console=ttyS0", "absent", NONE, NONE),

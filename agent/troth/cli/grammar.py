@@ -266,9 +266,18 @@ PCR_REPLAY = Verb(
     words=("pcr", "replay"),
     function="troth.cli.pcr:replay",
     summary="compute PCR values from an event log",
-    description="Replays an event log of the guest (/run/troth/event-log.jsonl).",
+    description="Replays an event log of the guest (/run/troth/event-log.jsonl). With --against "
+    "it also names the first event that no boot of the bundle would have there.",
     positionals=(Positional("log", "the event log", "LOG", kind="file"),),
-    options=(JSON,),
+    options=(
+        Option(
+            ("--against",),
+            "compare with what the bundle in DIR predicts",
+            metavar="DIR",
+            kind="directory",
+        ),
+        JSON,
+    ),
 )
 
 VERBS = (

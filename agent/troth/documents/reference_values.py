@@ -79,7 +79,11 @@ class Flags:
 
 @record
 class ReferenceValues:
-    """The whole of reference-values.json. ``root_hashes``: (volume, hex), root first."""
+    """The whole of reference-values.json.
+
+    ``root_hashes``: (volume, hex), root first; ``workload``: the tree digest in
+    hex, empty for images that measure none.
+    """
 
     image_name: str
     svn: int
@@ -90,6 +94,7 @@ class ReferenceValues:
     vtpm_kind: str
     policy_sha256: str
     root_hashes: tuple[tuple[str, str], ...]
+    workload: str
     cases: tuple[Case, ...]
     flags: Flags
 
@@ -108,6 +113,7 @@ def parse(data: bytes, *, where: str = FILE_NAME) -> ReferenceValues:
         vtpm_kind=top.text("vtpm_kind", allowed=("svsm", "paravisor", "host")),
         policy_sha256=top.digest("policy_sha256", size_bytes=32),
         root_hashes=top.each("root_hashes", _root_hash),
+        workload=top.digest("workload", size_bytes=32) if top.raw("workload") else "",
         cases=top.each("cases", _case),
         flags=_flags(top.reader("flags")),
     )
@@ -201,6 +207,7 @@ def print_(values: ReferenceValues) -> bytes:
             "root_hashes": [
                 {"volume": name, "root_hash": value} for name, value in values.root_hashes
             ],
+            "workload": values.workload,
             "cases": [
                 {
                     "form": case.form,

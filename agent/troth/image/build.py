@@ -7,14 +7,12 @@ place at the end, so a failed build leaves no half bundle.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from troth import __version__
-from troth.documents import bundle, policy_json
+from troth.documents import policy_json
 from troth.documents.policy import Verity
 from troth.errors import BuildError
 from troth.image import (
@@ -56,13 +54,16 @@ if TYPE_CHECKING:
             """A function for (done, total) bytes."""
 
 
-_ARTEFACTS = ("vmlinuz", "initramfs", "cmdline", "policy.json", "reference-values.json")
 _KINDS = {"file": "f", "directory": "d", "link": "l"}
 
 
 @record
 class Made:
-    """What one build used and made, for lock, SBOM and reference values."""
+    """What one build used and made, for ``account`` to write down.
+
+    ``origins``: (path here, path in the initramfs) of each file of this machine
+    but troth's own; ``unsigned_modules``: packed without a signature.
+    """
 
     manifest: Manifest
     kernel: Kernel
@@ -72,7 +73,7 @@ class Made:
     workload: bytes | None
     entries: tuple[Entry, ...]
     images: tuple[tuple[str, RootImage], ...]
-    library_files: tuple[tuple[str, str], ...]
+    origins: tuple[tuple[str, str], ...]
     unsigned_modules: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -84,7 +85,7 @@ def make(
     progress: Progress,
     kernel_pin: kernel.Pin | None = None,
 ) -> Made:
-    """Fill ``stage`` with everything but manifest.json, lock and SBOM."""
+    """Fill ``stage`` with everything but what ``account`` writes about it."""
     with progress.step("kernel"):
         source = manifest.image.kernel
         if source.package:
@@ -137,7 +138,7 @@ def make(
         workload=workload,
         entries=entries,
         images=images,
-        library_files=collected.library_files,
+        origins=(*collected.library_files, *collected.python_files),
         unsigned_modules=tuple(item.name for item in modules.modules if not item.signed),
         warnings=lint.warnings,
     )
@@ -261,32 +262,3 @@ def _workload(
     if manifest.root is None:
         return workload_entries.of_initramfs(entries, manifest.workload)
     return workload_entries.of_root(dict(images)["root"].tree, manifest.workload)
-
-
-def describe(made: Made, stage: Path) -> bytes:
-    """manifest.json over what lies in ``stage``."""
-    names = [*_ARTEFACTS, *(image_name(name) for name, _image in made.images)]
-    manifest = made.manifest
-    return bundle.print_(
-        bundle.Bundle(
-            name=manifest.image.name,
-            svn=manifest.image.svn,
-            troth_version=__version__,
-            kernel_release=made.kernel.release,
-            snp=manifest.tee.snp,
-            vtpm=manifest.tee.vtpm,
-            vtpm_kind=manifest.tee.vtpm_kind,
-            acpi_aml=made.policy.acpi_aml,
-            compression=manifest.image.compression,
-            artefacts=tuple(_artefact(stage, name) for name in names if (stage / name).exists()),
-            disks=tuple(bundle.Disk(name, image_name(name)) for name, _image in made.images),
-            packed=entry.packed(made.entries),
-        )
-    )
-
-
-def _artefact(stage: Path, name: str) -> bundle.Artefact:
-    path = stage / name
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return bundle.Artefact(name=name, size_bytes=path.stat().st_size, sha256=digest)

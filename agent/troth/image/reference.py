@@ -47,9 +47,7 @@ def tpm_states(policy: Policy) -> tuple[str, ...]:
     ]
 
 
-def cases(
-    policy: Policy, *, policy_bytes: bytes, workload: bytes | None
-) -> tuple[Case, ...]:
+def cases(policy: Policy, *, policy_bytes: bytes, workload: bytes | None) -> tuple[Case, ...]:
     """All cases; ``BuildError`` ``reference-cases`` where variable keys make too many."""
     texts = list(itertools.islice(cmdlines(policy), _MAX_CASES + 1))
     if len(texts) > _MAX_CASES:
@@ -59,7 +57,7 @@ def cases(
             hint="allow fewer values in [image] cmdline_variable",
         )
     return tuple(
-        _case(policy, policy_bytes, workload, form, text, state)
+        _case(policy, form, text, state, policy_bytes=policy_bytes, workload=workload)
         for form, text in texts
         for state in tpm_states(policy)
     )
@@ -87,7 +85,13 @@ def predict(
 
 
 def _case(
-    policy: Policy, policy_bytes: bytes, workload: bytes | None, form: str, text: str, tpm: str
+    policy: Policy,
+    form: str,
+    text: str,
+    tpm: str,
+    *,
+    policy_bytes: bytes,
+    workload: bytes | None,
 ) -> Case:
     points = {}
     for point in POINTS:
@@ -101,7 +105,9 @@ def _case(
         )
         values = pcr.replay(events) if tpm == "present" else {}
         points[point] = Registers(
-            pcrs=tuple((bank, index, value.hex()) for (bank, index), value in sorted(values.items())),
+            pcrs=tuple(
+                (bank, index, value.hex()) for (bank, index), value in sorted(values.items())
+            ),
             software=register.replay(events).hex(),
         )
     return Case(form=form, cmdline=text, tpm=tpm, **points)

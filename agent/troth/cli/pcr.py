@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``troth pcr``: what registers will hold, and what a log says they held."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from troth.documents import event_log_json, policy_json, reference_values
+from troth.errors import UsageError
+from troth.image import compare, reference
+from troth.measure import pcr, register
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from troth.documents.event_log import Event
+    from troth.documents.reference_values import Case, Registers
+
+    class PredictOptions(Protocol):
+        """What the grammar gives to ``predict``."""
+
+        bundle: str
+        at: str
+        json: bool
+
+    class ReplayOptions(Protocol):
+        """What the grammar gives to ``replay``."""
+
+        log: str
+        against: str | None
+        json: bool
+
+
+def predict(options: PredictOptions) -> int:
+    """Print what the registers of each accepted boot hold ``--at`` a moment."""
+    policy_bytes, values = _bundle(Path(options.bundle))
+    computed = reference.cases(
+        policy_json.parse(policy_bytes),
+        policy_bytes=policy_bytes,
+        workload=bytes.fromhex(values.workload) if values.workload else None,
+    )
+    if computed != values.cases:
+        sys.stderr.write("troth: reference-values.json is not of this policy\n")
+        return 1
+    if options.json:
+        trees = [_case_tree(case, getattr(case, options.at)) for case in computed]
+        sys.stdout.write(json.dumps(trees, indent=2) + "\n")
+        return 0
+    for case in computed:
+        sys.stdout.write(f"{case.form}, TPM {case.tpm}: {case.cmdline}\n")
+        sys.stdout.write(_lines(getattr(case, options.at)))
+    return 0
+
+
+def replay(options: ReplayOptions) -> int:
+    """Replay a log; with ``--against`` also find its first event that differs from a bundle's."""
+    path = Path(options.log)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError("log-file", f"{error.strerror}", where=str(path)) from None
+    events = event_log_json.parse(data, where=str(path))
+    difference = ""
+    if options.against is not None:
+        policy_bytes, values = _bundle(Path(options.against))
+        difference = compare.first_difference(
+            events,
+            policy_json.parse(policy_bytes),
+            policy_bytes=policy_bytes,
+            workload=bytes.fromhex(values.workload) if values.workload else None,
+        )
+    if options.json:
+        sys.stdout.write(json.dumps(_replay_tree(events, difference), indent=2) + "\n")
+    else:
+        for event in events:
+            sys.stdout.write(f"{event.number:>3}  PCR {event.pcr:<2}  {event.kind}\n")
+        sys.stdout.write(_lines(_registers(events)))
+        if difference:
+            sys.stdout.write(f"first difference: {difference}\n")
+    return 1 if difference else 0
+
+
+def _bundle(folder: Path) -> tuple[bytes, reference_values.ReferenceValues]:
+    try:
+        policy_bytes = (folder / "policy.json").read_bytes()
+        values = (folder / reference_values.FILE_NAME).read_bytes()
+    except OSError as error:
+        raise UsageError(
+            "bundle-missing",
+            f"not a bundle: {error.filename}: {error.strerror}",
+            where=str(folder),
+            hint="make one with troth build",
+        ) from None
+    return policy_bytes, reference_values.parse(values, where=reference_values.FILE_NAME)
+
+
+def _registers(events: tuple[Event, ...]) -> Registers:
+    values = sorted(pcr.replay(events).items())
+    return reference_values.Registers(
+        pcrs=tuple((bank, index, value.hex()) for (bank, index), value in values),
+        software=register.replay(events).hex(),
+    )
+
+
+def _lines(registers: Registers) -> str:
+    lines = [f"  {bank:<7} {index:>2}  {value}\n" for bank, index, value in registers.pcrs]
+    return "".join([*lines, f"  software    {registers.software}\n"])
+
+
+def _case_tree(case: Case, registers: Registers) -> dict[str, object]:
+    return {
+        "form": case.form,
+        "cmdline": case.cmdline,
+        "tpm": case.tpm,
+        **_registers_tree(registers),
+    }
+
+
+def _registers_tree(registers: Registers) -> dict[str, object]:
+    banks: dict[str, dict[str, str]] = {}
+    for bank, index, value in registers.pcrs:
+        banks.setdefault(bank, {})[str(index)] = value
+    return {"pcrs": banks, "software": registers.software}
+
+
+def _replay_tree(events: tuple[Event, ...], difference: str) -> dict[str, object]:
+    return {
+        "events": [
+            {"number": event.number, "pcr": event.pcr, "type": event.kind} for event in events
+        ],
+        **_registers_tree(_registers(events)),
+        "first_difference": difference or None,
+    }

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a finished build says of itself: manifest, reference values, SBOM and lock."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from troth import __version__
+from troth.documents import bundle, lock, reference_values, sbom
+from troth.errors import ManifestError
+from troth.image import build, entry, provenance, reference, root
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from troth.image.build import Made
+    from troth.image.manifest import Manifest
+
+_ARTEFACTS = (
+    "vmlinuz",
+    "initramfs",
+    "cmdline",
+    "policy.json",
+    reference_values.FILE_NAME,
+    sbom.FILE_NAME,
+)
+_FILE_SYSTEM_TOOLS = {
+    "erofs": ("mkfs.erofs", "fakeroot"),
+    "squashfs": ("mksquashfs", "fakeroot"),
+    "ext4": ("mkfs.ext4", "debugfs"),
+}
+_COMPRESSION_TOOLS = {"none": (), "lz4": ("lz4",), "zstd": ("zstd",)}
+
+
+def write(made: Made, stage: Path) -> None:
+    """Write reference-values.json, sbom.spdx.json and manifest.json into ``stage``."""
+    (stage / reference_values.FILE_NAME).write_bytes(reference_values.print_(_values(made)))
+    packed = entry.packed(made.entries)
+    document = _sbom(made)
+    sbom.compare_files(document, packed)
+    (stage / sbom.FILE_NAME).write_bytes(document)
+    (stage / bundle.FILE_NAME).write_bytes(_manifest(made, stage, packed))
+
+
+def _manifest(made: Made, stage: Path, packed: tuple[bundle.Packed, ...]) -> bytes:
+    names = [*_ARTEFACTS, *(build.image_name(name) for name, _image in made.images)]
+    manifest = made.manifest
+    return bundle.print_(
+        bundle.Bundle(
+            name=manifest.image.name,
+            svn=manifest.image.svn,
+            troth_version=__version__,
+            kernel_release=made.kernel.release,
+            snp=manifest.tee.snp,
+            vtpm=manifest.tee.vtpm,
+            vtpm_kind=manifest.tee.vtpm_kind,
+            acpi_aml=made.policy.acpi_aml,
+            compression=manifest.image.compression,
+            artefacts=tuple(_artefact(stage, name) for name in names),
+            disks=tuple(bundle.Disk(name, build.image_name(name)) for name, _image in made.images),
+            packed=packed,
+        )
+    )
+
+
+def _artefact(stage: Path, name: str) -> bundle.Artefact:
+    path = stage / name
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return bundle.Artefact(name=name, size_bytes=path.stat().st_size, sha256=digest)
+
+
+def _values(made: Made) -> reference_values.ReferenceValues:
+    policy = made.policy
+    options = {word for volume in policy.volumes for word in volume.verity.options}
+    return reference_values.ReferenceValues(
+        image_name=policy.image_name,
+        svn=policy.svn,
+        troth_version=__version__,
+        platform="none",
+        snp=policy.snp,
+        vtpm=policy.vtpm,
+        vtpm_kind=policy.vtpm_kind,
+        policy_sha256=hashlib.sha256(made.policy_bytes).hexdigest(),
+        root_hashes=tuple((item.name, item.verity.root_hash) for item in policy.volumes),
+        workload=made.workload.hex() if made.workload is not None else "",
+        cases=reference.cases(policy, policy_bytes=made.policy_bytes, workload=made.workload),
+        flags=reference_values.Flags(
+            acpi_aml=policy.acpi_aml,
+            cryptomgr_notests="cryptomgr.notests" in policy.cmdline.split(" "),
+            modules_disabled=policy.modules_disabled,
+            lockdown=policy.lockdown,
+            unsigned_modules=bool(made.unsigned_modules),
+            io_error="panic" if not policy.volumes or "panic_on_error" in options else "survivable",
+            overlay=policy.overlay,
+            overlay_paths=policy.overlay_paths,
+        ),
+    )
+
+
+def _sbom(made: Made) -> bytes:
+    foreign = {path: origin for origin, path in made.origins}
+    owners = provenance.owners(foreign.values())
+    troth = sbom.Package("troth", __version__, "troth")
+    packages = {troth, *(sbom.Package(*owner, "debian") for owner in owners.values())}
+    kernel = made.kernel
+    if kernel.package:
+        packages.add(sbom.Package(kernel.package, kernel.version, "debian"))
+    for name, image in made.images:
+        if name == "root":
+            packages.update(provenance.root_packages(image.tree))
+    files = []
+    for item in made.entries:
+        if item.kind != "file":
+            continue
+        package = owners.get(foreign.get(item.path, ""), ("", ""))[0]
+        if item.path.startswith("modules/"):
+            package = kernel.package
+        elif "/troth/" in item.path:
+            package = troth.name
+        files.append(
+            sbom.File(
+                path=item.path,
+                sha1=hashlib.sha1(item.data, usedforsecurity=False).hexdigest(),
+                sha256=hashlib.sha256(item.data).hexdigest(),
+                package=package,
+            )
+        )
+    return sbom.print_(
+        image_name=made.manifest.image.name,
+        image_version=str(made.manifest.image.svn),
+        troth_version=__version__,
+        created=datetime.fromtimestamp(root.source_date_epoch(), UTC).strftime(
+            "%Y-%m-%dT%H:%M:%SZ"
+        ),
+        packages=packages,
+        files=files,
+    )
+
+
+def lock_of(made: Made) -> lock.Lock:
+    """troth.lock for what this build really used."""
+    tools = {"strip", "as", "ld", *_COMPRESSION_TOOLS[made.manifest.image.compression]}
+    for _name, image in made.images:
+        if not image.ready:
+            tools.update(_FILE_SYSTEM_TOOLS[image.file_system])
+    if made.manifest.root is not None and made.manifest.root.modules:
+        tools.add("depmod")
+    python = made.interpreter
+    return lock.Lock(
+        kernel=lock.Kernel(made.kernel.package, made.kernel.version, made.kernel.sha256),
+        interpreter=lock.Interpreter(
+            str(python.path), python.full_version, provenance.sha256_of(str(python.path))
+        ),
+        libraries=provenance.items(origin for origin, _path in made.origins),
+        tools=provenance.tools(tools),
+    )
+
+
+def lock_path(manifest: Manifest) -> Path:
+    """Where the lock of ``manifest`` lies: beside it."""
+    return manifest.path.with_name(lock.FILE_NAME)
+
+
+def read_lock(manifest: Manifest) -> lock.Lock | None:
+    """The lock beside ``manifest``, None where there is none yet."""
+    path = lock_path(manifest)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ManifestError("lock-read", f"{error.strerror}", where=str(path)) from None
+    return lock.parse(data, where=str(path))
