@@ -13,7 +13,7 @@ from troth.documents.sbom import File, Package
 from troth.errors import FormatError
 
 A, B = "a" * 64, "b" * 64
-PACKAGES = [Package("zlib1g", "1.2", "debian"), Package("bash", "5", "root")]
+PACKAGES = [Package("zlib1g", "1.2", "debian"), Package("g++", "1:5~a", "root")]
 FILES = [File("usr/lib/libz.so.1", "1" * 40, A, "zlib1g"), File("init", "2" * 40, B, "")]
 PACKED = [
     Packed("init", "file", 0o755, 3, B, "", "the entry"),
@@ -48,6 +48,8 @@ def test_members_that_spdx_requires():
     assert contained["SPDXRef-File-0"] == "SPDXRef-Image"
     for package in tree["packages"]:
         assert package["downloadLocation"] == "NOASSERTION"
+    locators = [item["externalRefs"][0]["referenceLocator"] for item in tree["packages"][1:]]
+    assert "pkg:deb/debian/g%2B%2B@1%3A5~a" in locators
     for file in tree["files"]:
         assert {item["algorithm"] for item in file["checksums"]} == {"SHA1", "SHA256"}
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import re
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 from uuid import UUID
 
 from troth.documents import strict
@@ -126,7 +127,7 @@ def _package(own_id: str, name: str, version: str, origin: str) -> dict[str, obj
             {
                 "referenceCategory": "PACKAGE-MANAGER",
                 "referenceType": "purl",
-                "referenceLocator": f"pkg:deb/debian/{name}@{version}",
+                "referenceLocator": f"pkg:deb/debian/{quote(name)}@{quote(version)}",
             }
         ]
     return tree

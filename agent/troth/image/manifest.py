@@ -34,7 +34,6 @@ from troth.image.manifest_source import Source, Table, read_source
 from troth.record import record
 
 if TYPE_CHECKING:
-    import re
     from pathlib import Path
 
 #: The initramfs compression where the manifest names none; docs/performance.md says why.
@@ -264,7 +263,7 @@ def _image(table: Table, base: Path, later: rules.Later) -> Image:
         name=rules.name(table, "name"),
         svn=table.integer("svn", 0, minimum=0, maximum=2**32 - 1),
         kernel=_kernel(table, base),
-        load=_words(table, "load", rules.MODULE, "names of kernel modules"),
+        load=rules.words(table, "load", rules.MODULE, "names of kernel modules"),
         python=rules.absolute(table, "python") if table.has("python") else "",
         compression=table.text("compression", DEFAULT_COMPRESSION, allowed=("none", "lz4", "zstd")),
         platform=table.text("platform", "virtio", allowed=("virtio",)),
@@ -292,14 +291,6 @@ def _kernel(table: Table, base: Path) -> KernelSource:
             hint='write "debian:PACKAGE" or { vmlinuz = "...", modules = "..." }',
         )
     return KernelSource(package=package, vmlinuz=None, modules=None)
-
-
-def _words(table: Table, key: str, pattern: re.Pattern[str], wanted: str) -> tuple[str, ...]:
-    words = table.texts(key)
-    for word in words:
-        if not pattern.fullmatch(word):
-            raise table.fail(key, f"must hold {wanted}, not {word!r}")
-    return words
 
 
 def _root(table: Table, base: Path) -> Root:
@@ -356,7 +347,7 @@ def _initramfs(table: Table, base: Path, *, has_root: bool) -> Initramfs:
             )
     return Initramfs(
         files=base / table.text("files") if table.has("files") else None,
-        python=_words(table, "python", rules.PYTHON_MODULE, "names of Python modules"),
+        python=rules.words(table, "python", rules.PYTHON_MODULE, "names of Python modules"),
     )
 
 
@@ -409,15 +400,6 @@ def _fail(table: Table) -> Fail:
 def _launch(table: Table) -> Launch:
     return Launch(
         vcpus=rules.numbers(table, "vcpus", minimum=1, maximum=1024),
-        cpu_types=_one_or_more(table, "cpu_types", rules.CPU_TYPE, "processor names"),
-        memory=_one_or_more(table, "memory", rules.MEMORY, 'sizes like "512M" or "4G"'),
+        cpu_types=rules.one_or_more(table, "cpu_types", rules.CPU_TYPE, "processor names"),
+        memory=rules.one_or_more(table, "memory", rules.MEMORY, 'sizes like "512M" or "4G"'),
     )
-
-
-def _one_or_more(table: Table, key: str, pattern: re.Pattern[str], wanted: str) -> tuple[str, ...]:
-    single = isinstance(table.tree.get(key), str)
-    words = (table.text(key),) if single else table.texts(key)
-    for word in words:
-        if not pattern.fullmatch(word):
-            raise table.fail(key, f"must hold {wanted}, not {word!r}")
-    return words

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 NAME = re.compile(r"[a-z0-9-]{1,20}")
 MODULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 PYTHON_MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
-PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,127}(:[a-z0-9]+)?")
+PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,127}")
 CPU_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 MEMORY = re.compile(r"[1-9][0-9]{0,6}[MG]")
 
@@ -124,9 +124,9 @@ def check_apart(table: Table, key: str, paths: Sequence[str]) -> None:
 
 def cmdline(table: Table, key: str) -> tuple[str, ...]:
     """Extra words of the measured command line, each key at most once."""
-    words = tuple(table.text(key).split(" ")) if table.has(key) else ()
+    baked = tuple(table.text(key).split(" ")) if table.has(key) else ()
     seen = set()
-    for word in words:
+    for word in baked:
         if not _BAKED_WORD.fullmatch(word) or '"' in word:
             raise table.fail(key, "must be words of plain ASCII with one space between them")
         if word.startswith(_REFUSED_BAKED):
@@ -135,7 +135,7 @@ def cmdline(table: Table, key: str) -> tuple[str, ...]:
         if name_of_word in seen:
             raise table.fail(key, f"sets {name_of_word!r} twice")
         seen.add(name_of_word)
-    return words
+    return baked
 
 
 def cmdline_variable(table: Table, key: str) -> dict[str, tuple[str, ...]]:
@@ -155,11 +155,11 @@ def cmdline_variable(table: Table, key: str) -> dict[str, tuple[str, ...]]:
                 "cannot be variable: only keys of the workload can",
                 hint='a key has the form "app.mode", its first part unknown to kernel and init',
             )
-        words = variables.texts(variable)
-        bad = [word for word in words if not _PLAIN_WORD.fullmatch(word)]
-        if bad or not words:
+        values = variables.texts(variable)
+        bad = [word for word in values if not _PLAIN_WORD.fullmatch(word)]
+        if bad or not values:
             raise variables.fail(variable, "must list plain words")
-        found[variable] = words
+        found[variable] = values
     return found
 
 
@@ -185,6 +185,27 @@ def numbers(table: Table, key: str, *, minimum: int, maximum: int) -> tuple[int,
             raise table.fail(key, f"must be integers within {minimum} and {maximum}, each once")
         found.append(item)
     return tuple(found)
+
+
+def words(table: Table, key: str, pattern: re.Pattern[str], wanted: str) -> tuple[str, ...]:
+    """Distinct texts that are all of the form ``pattern``, called ``wanted`` in errors."""
+    return _matching(table, key, table.texts(key), pattern, wanted)
+
+
+def one_or_more(table: Table, key: str, pattern: re.Pattern[str], wanted: str) -> tuple[str, ...]:
+    """As ``words``; a single text stands for an array of one."""
+    single = isinstance(table.tree.get(key), str)
+    found = (table.text(key),) if single else table.texts(key)
+    return _matching(table, key, found, pattern, wanted)
+
+
+def _matching(
+    table: Table, key: str, found: tuple[str, ...], pattern: re.Pattern[str], wanted: str
+) -> tuple[str, ...]:
+    for word in found:
+        if not pattern.fullmatch(word):
+            raise table.fail(key, f"must hold {wanted}, not {word!r}")
+    return found
 
 
 def check_handover(table: Table, *, has_root: bool) -> None:
