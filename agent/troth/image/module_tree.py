@@ -55,12 +55,17 @@ def add(tree: RootTree, kernel: Kernel, *, work: Path) -> None:
     tree_directory.add(tree, kernel.modules_dir, below=path, leave_out=_LEFT_OUT)
     if f"{path}/modules.dep" in tree.entries:
         return
+    # depmod writes beside what it reads: it gets a directory of links, and settings of nobody.
     base = work / "depmod"
-    (base / "lib/modules").mkdir(parents=True)
-    (base / "lib/modules" / kernel.release).symlink_to(tree.folder / path)
-    index = work / "index"
-    index.mkdir()
-    program.run(["depmod", "-b", base, "-o", index, kernel.release])
-    for file in sorted((index / "lib/modules" / kernel.release).iterdir()):
-        data = file.read_bytes()
-        tree.add_file(f"{path}/{file.name}", Entry(FILE, 0o644, size_bytes=len(data)), (data,))
+    index = base / "lib/modules" / kernel.release
+    index.mkdir(parents=True)
+    settings = work / "depmod.d"
+    settings.mkdir()
+    for item in sorted((tree.folder / path).iterdir()):
+        (index / item.name).symlink_to(item)
+    program.run(["depmod", "-b", base, "-C", settings, kernel.release])
+    for file in sorted(index.iterdir()):
+        if not file.is_symlink():
+            data = file.read_bytes()
+            entry = Entry(FILE, 0o644, size_bytes=len(data))
+            tree.add_file(f"{path}/{file.name}", entry, (data,))
