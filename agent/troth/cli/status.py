@@ -6,9 +6,9 @@ from __future__ import annotations
 import json
 import sys
 
+from troth.abi.hashes import sha256
 from troth.documents import policy_json, strict
 from troth.errors import HostError
-from troth.abi.hashes import sha256
 
 POLICY = "/run/troth/runtime/etc/troth/policy.json"
 BOOT = "/run/troth/state/boot.json"

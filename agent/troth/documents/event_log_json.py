@@ -7,10 +7,10 @@ jump, whose keys repeat or whose digests do not fit is refused (SECURITY S29).
 
 from __future__ import annotations
 
+from troth.abi.hashes import BANKS, digest
 from troth.documents import strict
 from troth.documents.event_log import CONTENT_TYPE, Event, is_text
 from troth.errors import FormatError
-from troth.abi.hashes import BANKS, digest
 
 LIMIT_BYTES = 16 << 20
 MAX_RECORDS = 100_000

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 #: The initramfs compression where the manifest names none; docs/performance.md says why.
-DEFAULT_COMPRESSION = "zstd"
+DEFAULT_COMPRESSION = "lz4"
 DEFAULT_DEADLINE_S = 300
 DEFAULT_DEVICE_TIMEOUT_S = 30
 DEFAULT_GRACE_S = 10

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import stat
 
-from troth.linux import syscalls
 from troth.abi.hashes import sha256
+from troth.linux import syscalls
 from troth.measure.workload import Entry
 
 TYPE_CHECKING = False

@@ -10,12 +10,12 @@ from __future__ import annotations
 import fcntl
 import os
 
+from troth.abi.hashes import zero
 from troth.documents import event_log
 from troth.documents.event_log import Event
 from troth.errors import Refusal
 from troth.measure import pcr, register
 from troth.measure.boot_events import DEFAULT_BANKS
-from troth.abi.hashes import zero
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
