@@ -36,7 +36,8 @@ class Profile:
 
     ``python``: modules to pack besides what imports show; ``libraries``:
     sonames opened at run time; ``where_present``, ``kernel_modules``: by name,
-    the former may be missing in a kernel; ``budget_bytes``: what it may add to
+    the former may be missing in a kernel, and are
+    packed from ``worthwhile_bytes`` of verified data on; ``budget_bytes``: what it may add to
     the uncompressed archive.
     """
 
