@@ -108,9 +108,7 @@ def _sbom(made: Made) -> bytes:
     kernel = made.kernel
     if kernel.package:
         packages.add(sbom.Package(kernel.package, kernel.version, "debian"))
-    for name, image in made.images:
-        if name == "root":
-            packages.update(provenance.root_packages(image.tree))
+    packages.update(made.root_packages)
     files = []
     for item in made.entries:
         if item.kind != "file":

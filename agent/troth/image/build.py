@@ -23,6 +23,7 @@ from troth.image import (
     module_closure,
     policy_compile,
     profile,
+    provenance,
     root,
     root_lint,
     workload_entries,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from troth.documents.policy import Policy
+    from troth.documents.sbom import Package
     from troth.image.entry import Entry
     from troth.image.interpreter import Interpreter
     from troth.image.kernel import Kernel
@@ -62,7 +64,8 @@ class Made:
     """What one build used and made, for ``account`` to write down.
 
     ``origins``: (path here, path in the initramfs) of each file of this machine
-    but troth's own; ``unsigned_modules``: packed without a signature.
+    but troth's own; ``root_packages``: installed in the root;
+    ``unsigned_modules``: packed without a signature.
     """
 
     manifest: Manifest
@@ -74,6 +77,7 @@ class Made:
     entries: tuple[Entry, ...]
     images: tuple[tuple[str, RootImage], ...]
     origins: tuple[tuple[str, str], ...]
+    root_packages: tuple[Package, ...]
     unsigned_modules: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -127,8 +131,15 @@ def make(
         (stage / "policy.json").write_bytes(policy_bytes)
         with progress.step("workload digest"):
             workload = _workload(manifest, images, entries)
+        # Contents are gone with the work directory: what is asked of them is asked here.
+        root_packages = tuple(
+            package
+            for name, image in images
+            if name == "root"
+            for package in provenance.root_packages(image.tree)
+        )
         for _name, image in images:
-            image.tree.__exit__(None, None, None)
+            image.tree.close()
     return Made(
         manifest=manifest,
         kernel=found,
@@ -139,6 +150,7 @@ def make(
         entries=entries,
         images=images,
         origins=(*collected.library_files, *collected.python_files),
+        root_packages=root_packages,
         unsigned_modules=tuple(item.name for item in modules.modules if not item.signed),
         warnings=lint.warnings,
     )

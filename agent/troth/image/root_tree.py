@@ -112,6 +112,10 @@ class RootTree:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give up the directory of contents; entries stay."""
         os.close(self._parent_fd)
         os.close(self._root)
 
