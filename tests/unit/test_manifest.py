@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from troth.errors import ManifestError
 from troth.image import manifest
-from troth.image.manifest_rules import refuse_kernel_prefixes
-from troth.image.manifest_source import Table, key_lines, read_source
+from troth.image.manifest_source import key_lines
 
 BASE = """\
 [image]
@@ -280,14 +279,6 @@ def test_variable_keys_that_are_not_the_workloads(key):
 def test_variable_values_are_plain_words(words):
     error = refused(BASE.replace("[root]", f'cmdline_variable = {{ "app.x" = {words} }}\n[root]'))
     assert error.code == "manifest-value"
-
-
-def test_variable_keys_against_the_modules_of_the_kernel():
-    source = read_source(b'[image]\ncmdline_variable = { "virtio-blk.x" = ["a"] }\n', "t")
-    table = Table(source, source.tree["image"], ("image",), ("cmdline_variable",))
-    refuse_kernel_prefixes(table, "cmdline_variable", frozenset({"ext4"}))
-    with pytest.raises(ManifestError, match="module virtio_blk"):
-        refuse_kernel_prefixes(table, "cmdline_variable", frozenset({"virtio_blk"}))
 
 
 ENCRYPTED = (

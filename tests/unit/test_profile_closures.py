@@ -44,7 +44,7 @@ def target():
 
 
 def imported(target, wanted):
-    words = dict.fromkeys([initramfs.PID1, *stages.modules_of(wanted)])
+    words = dict.fromkeys([initramfs.PID1, *(module for _, module in stages.stages_of(wanted))])
     loaded = python.trace(
         target, python_closure.package_root(), list(words), made=(python_closure.TWIN,)
     )

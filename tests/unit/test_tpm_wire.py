@@ -18,7 +18,7 @@ def test_extend_is_the_bytes_of_the_library() -> None:
 
 
 def test_read_selects_by_bitmap() -> None:
-    command = tpm_wire.pcr_read("sha256", (11, 14, 15))
+    command = tpm_wire.pcr_read(("sha256",), (11, 14, 15))
     assert command.hex() == "8001000000140000017e00000001000b0300c800"
 
 
@@ -42,7 +42,7 @@ def test_unknown_active_bank_is_refused() -> None:
 def test_values_of_another_size_are_refused() -> None:
     body = bytes(4) + struct.pack(">IHB", 1, 0x000B, 3) + b"\0\x40\0" + struct.pack(">IH", 1, 20)
     with pytest.raises(FormatError):
-        tpm_wire.pcr_values(body + bytes(20), "sha256", 1)
+        tpm_wire.pcr_values(body + bytes(20), ("sha256",), (14,))
 
 
 @given(st.binary(max_size=300), st.integers(0, 8))
@@ -50,7 +50,7 @@ def test_arbitrary_answers(data: bytes, count: int) -> None:
     for read in (
         lambda: tpm_wire.response(data),
         lambda: tpm_wire.banks(data),
-        lambda: tpm_wire.pcr_values(data, "sha384", count),
+        lambda: tpm_wire.pcr_values(data, ("sha384",), tuple(range(count))),
     ):
         try:
             read()
@@ -83,3 +83,20 @@ def test_failures_have_their_own_codes() -> None:
 def test_paravisor_index_is_there_or_not() -> None:
     assert Tpm(Scripted(answer(0, b"public"))).has_paravisor_report()
     assert not Tpm(Scripted(answer(tpm_wire.RC_HANDLE))).has_paravisor_report()
+
+
+def test_values_are_told_apart_by_bank_and_pcr() -> None:
+    values = {
+        (bank, pcr): bytes([index]) * tpm_wire.SIZES[bank]
+        for index, (bank, pcr) in enumerate(
+            (bank, pcr) for bank in ("sha1", "sha256") for pcr in (11, 14)
+        )
+    }
+    head = tpm_wire.pcr_read(("sha1", "sha256"), (11, 14))[10:]
+    body = bytes(4) + head + struct.pack(">I", 4)
+    body += b"".join(struct.pack(">H", len(value)) + value for value in values.values())
+    assert tpm_wire.pcr_values(body, ("sha1", "sha256"), (11, 14)) == values
+    other = bytearray(body)
+    other[13] ^= 1
+    with pytest.raises(FormatError):
+        tpm_wire.pcr_values(bytes(other), ("sha1", "sha256"), (11, 14))

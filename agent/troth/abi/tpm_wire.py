@@ -35,10 +35,11 @@ def get_banks() -> bytes:
     return _command(_NO_SESSIONS, _CC_GET_CAPABILITY, pack(">III", _CAP_PCRS, 0, 1))
 
 
-def pcr_read(bank: str, pcrs: tuple[int, ...]) -> bytes:
-    """PCR_Read of at most eight ``pcrs`` (0 to 23) of one ``bank``."""
+def pcr_read(banks: tuple[str, ...], pcrs: tuple[int, ...]) -> bytes:
+    """PCR_Read of ``pcrs`` (0 to 23) in each of ``banks``, at most eight values in all."""
     bitmap = sum(1 << pcr for pcr in pcrs).to_bytes(3, "little")
-    return _command(_NO_SESSIONS, _CC_PCR_READ, pack(">IHB", 1, ALGORITHMS[bank], 3) + bitmap)
+    selections = b"".join(pack(">HB", ALGORITHMS[bank], 3) + bitmap for bank in banks)
+    return _command(_NO_SESSIONS, _CC_PCR_READ, pack(">I", len(banks)) + selections)
 
 
 def pcr_extend(pcr: int, digests: tuple[tuple[str, bytes], ...]) -> bytes:
@@ -91,24 +92,27 @@ def banks(body: bytes) -> tuple[str, ...]:
     return tuple(found)
 
 
-def pcr_values(body: bytes, bank: str, count: int) -> tuple[bytes, ...]:
-    """The ``count`` digests of PCR_Read's answer, in ascending PCR order."""
-    size_bytes = SIZES[bank]
-    # updateCounter, one TPMS_PCR_SELECTION of 3 bytes, then TPML_DIGEST.
-    offset = 4 + 4 + 2 + 1 + 3
-    values = []
-    try:
-        (found,) = unpack_from(">I", body, offset)
-        offset += 4
-        if found != count:
-            raise FormatError("tpm-response", f"{found} PCR values for {count} asked")
-        for _ in range(count):
-            (size,) = unpack_from(">H", body, offset)
-            value = body[offset + 2 : offset + 2 + size]
-            if size != size_bytes or len(value) != size:
-                raise FormatError("tpm-response", f"a {bank} value of {size} bytes")
-            values.append(value)
-            offset += 2 + size
-    except error:
-        raise FormatError("tpm-response", "the PCR values are cut off") from None
-    return tuple(values)
+def pcr_values(
+    body: bytes, banks: tuple[str, ...], pcrs: tuple[int, ...]
+) -> dict[tuple[str, int], bytes]:
+    """(bank, PCR) -> value from PCR_Read's answer to ``pcr_read(banks, pcrs)``.
+
+    The TPM answers bank by bank in ascending PCR order. ``FormatError``
+    ``tpm-response`` where it read anything but what was asked.
+    """
+    bitmap = sum(1 << pcr for pcr in pcrs).to_bytes(3, "little")
+    asked = b"".join(pack(">HB", ALGORITHMS[bank], 3) + bitmap for bank in banks)
+    # updateCounter, then the selection that was read.
+    head = pack(">I", len(banks)) + asked + pack(">I", len(banks) * len(pcrs))
+    offset = 4 + len(head)
+    if body[4:offset] != head:
+        raise FormatError("tpm-response", "other PCRs were read than asked for")
+    values = {}
+    for bank in banks:
+        for pcr in sorted(pcrs):
+            value = body[offset + 2 : offset + 2 + SIZES[bank]]
+            if body[offset : offset + 2] != pack(">H", SIZES[bank]) or len(value) != SIZES[bank]:
+                raise FormatError("tpm-response", f"a {bank} value has another size")
+            values[bank, pcr] = value
+            offset += 2 + SIZES[bank]
+    return values

@@ -11,7 +11,7 @@ import _thread
 import time
 
 from troth.documents import event_log
-from troth.errors import Refusal
+from troth.errors import TrothError
 from troth.linux import kmsg, power
 
 TYPE_CHECKING = False
@@ -71,12 +71,15 @@ def refuse(state: State, code: str, sentence: str) -> NoReturn:
 
 def _measure(state: State, code: str) -> str:
     """Extend ``refused`` and the caps; the reason where that was not possible."""
-    if state.log is None:
-        return "no event log yet"
     try:
-        state.log.measure(event_log.REFUSED, f"refused:{code}".encode())
+        if state.log is None:
+            # Before stage tee: the refusal alone is then the log of this boot.
+            from troth.boot import tee
+
+            tee.open_log(state)
+        state.events.measure(event_log.REFUSED, f"refused:{code}".encode())
         seal(state)
-    except (Refusal, OSError) as error:
+    except (TrothError, OSError) as error:
         return str(error)
     return ""
 

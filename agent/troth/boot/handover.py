@@ -30,7 +30,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from troth.boot.state import State
 
-WORKLOAD_ENVIRON = {
+ENVIRON = {
     "HOME": "/",
     "TERM": "linux",
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -41,7 +41,17 @@ _UNIT_DIRECTORIES = ("etc/systemd/system", "usr/lib/systemd/system", "lib/system
 
 
 def run(state: State) -> None:
-    """Never returns: executes the next init, or supervises the workload."""
+    """Never returns: executes the next init."""
+    close(state)
+    _execute(state.policy.handover.argv)
+
+
+def close(state: State) -> None:
+    """Seal, close and give up what only the boot may use; afterwards the next root is "/".
+
+    Raises ``Refusal`` ``init-missing``, ``root-unit-shadowed``, ``kernel-open``,
+    ``lockdown``, ``tpm-*``.
+    """
     begun_ns = time.monotonic_ns()
     policy = state.policy
     root = SYSROOT if policy.volumes else ""
@@ -53,18 +63,15 @@ def run(state: State) -> None:
     closing.finish(policy)
     fail.seal(state)
     _write_state(state)
+    state.guard.cancel()
     duration_ms = (time.monotonic_ns() - begun_ns) // 1_000_000
     state.say(f"troth: stage handover ok {duration_ms}")
     state.say(f"troth: handover {policy.handover.argv[0]}")
-    state.guard.cancel()
+    if state.tpm is not None:
+        state.tpm.close()
     _free()
     if root:
         _move_root()
-    if policy.handover.kind == "supervise":
-        from troth.boot import supervise
-
-        supervise.run(state)
-    _execute(policy.handover.argv)
 
 
 def _check_init(root: str, path: str) -> None:
@@ -146,6 +153,6 @@ def _move_root() -> None:
 def _execute(argv: tuple[str, ...]) -> None:
     signals.restore_defaults()
     try:
-        os.execve(argv[0], argv, WORKLOAD_ENVIRON)
+        os.execve(argv[0], argv, ENVIRON)
     except OSError as error:
         raise Refusal("init-refused", f"{argv[0]}: {error.strerror}") from error

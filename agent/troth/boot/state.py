@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from troth.linux.block import Disk
     from troth.linux.dm import Map
     from troth.linux.kmsg import Kmsg
+    from troth.linux.tpm import TpmDevice
     from troth.registers.log import EventLog
 
 #: The new root is put together here, and everything it stands on beside it.
@@ -43,6 +44,7 @@ class State:
         "stage",
         "started_ns",
         "times_ms",
+        "tpm",
         "tpm_kind",
     )
 
@@ -59,6 +61,7 @@ class State:
         self.policy_bytes = b""
         self.kmsg: Kmsg | None = None
         self.log: EventLog | None = None
+        self.tpm: TpmDevice | None = None
         self.tpm_kind = ""
         self.disks: dict[str, Disk] = {}
         self.maps: dict[str, Map] = {}

@@ -12,7 +12,7 @@ import os
 import time
 
 from troth.boot import fail
-from troth.boot.handover import WORKLOAD_ENVIRON
+from troth.boot import handover as last
 from troth.errors import Refusal
 from troth.linux import link, signals, syscalls
 from troth.linux.mount import MS_NODEV, MS_NOEXEC, MS_NOSUID, TIGHT, mount
@@ -31,8 +31,9 @@ _EXEC_FAILED = 127
 
 
 def run(state: State) -> NoReturn:
-    """Supervise ``policy.handover`` to its end, then power off."""
+    """Close the boot, supervise ``policy.handover`` to its end, then power off."""
     handover = state.policy.handover
+    last.close(state)
     _prepare()
     child = _start(handover)
     status = _watch(child, handover.grace_s)
@@ -64,7 +65,7 @@ def _start(handover: Handover) -> int:
         _drop_rights(handover)
         signals.restore_defaults()
         os.chdir("/")
-        os.execve(handover.argv[0], handover.argv, WORKLOAD_ENVIRON)
+        os.execve(handover.argv[0], handover.argv, last.ENVIRON)
     except OSError as error:
         os.write(2, f"troth: cannot start {handover.argv[0]}: {error.strerror}\n".encode())
     finally:

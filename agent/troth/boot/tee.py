@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+from troth.boot.state import RUN
 from troth.documents import event_log
 from troth.errors import Refusal
 from troth.linux import tpm as tpm_device
@@ -25,12 +26,7 @@ _TPM_TIMEOUT_S = 10.0
 def run(state: State) -> None:
     """Raise ``Refusal`` ``entropy`` or ``tpm-*``; leave ``state.log`` open."""
     _entropy()
-    os.mkdir("/run/troth", 0o755)
-    tpm, banks = _open(state)
-    log = state.log = EventLog(event_log.PATH, tpm=tpm, banks=banks)
-    log.adopt(state.policy.owned_pcrs)
-    if tpm is None and state.policy.vtpm == "optional":
-        log.measure(event_log.TPM_ABSENT, b"tpm-absent")
+    log = open_log(state)
     log.measure(event_log.POLICY, state.policy_bytes)
     log.measure(event_log.CMDLINE, state.cmdline)
     for volume in state.policy.volumes:
@@ -38,6 +34,17 @@ def run(state: State) -> None:
         log.measure(event_log.VERITY, content)
     log.measure(event_log.PHASE, event_log.ENTER_INITRD)
     log.confirm()
+
+
+def open_log(state: State) -> EventLog:
+    """Open TPM and log; also used by ``fail`` when the boot is refused before this stage."""
+    os.mkdir(RUN, 0o755)
+    tpm, banks = _open(state)
+    log = state.log = EventLog(event_log.PATH, tpm=tpm, banks=banks)
+    log.adopt(state.policy.owned_pcrs)
+    if tpm is None and state.policy.vtpm == "optional":
+        log.measure(event_log.TPM_ABSENT, b"tpm-absent")
+    return log
 
 
 def _entropy() -> None:
@@ -71,6 +78,7 @@ def _open(state: State) -> tuple[Tpm | None, tuple[str, ...]]:
         device = tpm_device.TpmDevice(f"/dev/{names[0]}", timeout_s=_TPM_TIMEOUT_S)
     except OSError as error:
         raise Refusal("tpm-lost", f"/dev/{names[0]} cannot be opened: {error.strerror}") from error
+    state.tpm = device
     tpm = Tpm(device)
     state.tpm_kind = _kind(tpm, names[0])
     if state.tpm_kind != policy.vtpm_kind:

@@ -201,7 +201,9 @@ INSPECT = Verb(
     "first file that differs and why; 'TARGET cat PATH' prints a packed file.",
     positionals=(
         Positional("target", "a bundle or a file of one", "FILE|DIR", kind="file"),
-        Positional("action", "ls, cat, diff or firmware; without one a summary", "ACTION", count="optional"),
+        Positional(
+            "action", "ls, cat, diff or firmware; without one a summary", "ACTION", count="optional"
+        ),
         Positional("rest", "arguments of the action", "ARGUMENT", kind="file", count="many"),
     ),
     options=(JSON,),

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING
 
 from troth.registers import measurements
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from troth.registers.measurements import Measurements
 

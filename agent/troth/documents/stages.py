@@ -29,6 +29,10 @@ def _has_workload(policy: Policy) -> bool:
     return bool(policy.workload)
 
 
+def _switches(policy: Policy) -> bool:
+    return policy.handover.kind == "switch"
+
+
 def _supervises(policy: Policy) -> bool:
     return policy.handover.kind == "supervise"
 
@@ -43,22 +47,11 @@ STAGES: tuple[tuple[str, str, Callable[[Policy], bool]], ...] = (
     ("verity", "troth.boot.verity", _has_volumes),
     ("root", "troth.boot.root", _has_volumes),
     ("workload", "troth.boot.workload", _has_workload),
-    ("handover", "troth.boot.handover", _always),
-)
-
-#: Packed and imported beside the stages where the condition holds.
-COMPANIONS: tuple[tuple[str, Callable[[Policy], bool]], ...] = (
-    ("troth.boot.fail", _always),
-    ("troth.boot.supervise", _supervises),
+    ("handover", "troth.boot.handover", _switches),
+    ("handover", "troth.boot.supervise", _supervises),
 )
 
 
 def stages_of(policy: Policy) -> tuple[tuple[str, str], ...]:
     """(name, module) of the stages that ``policy`` runs, in order."""
     return tuple((name, module) for name, module, wanted in STAGES if wanted(policy))
-
-
-def modules_of(policy: Policy) -> tuple[str, ...]:
-    """All modules the packer must close over for ``policy``."""
-    stages = tuple(module for _, module in stages_of(policy))
-    return stages + tuple(module for module, wanted in COMPANIONS if wanted(policy))

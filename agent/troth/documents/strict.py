@@ -12,10 +12,10 @@ Never runs on the verity boot path: PID 1 reads literals instead.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 from troth.errors import FormatError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import TypeVar

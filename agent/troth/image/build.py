@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from troth.documents import policy_json
 from troth.documents.policy import Verity
-from troth.errors import BuildError
+from troth.errors import BuildError, ManifestError
 from troth.image import (
     entry,
     initramfs,
@@ -246,8 +246,30 @@ def _policy(
         found.modules_dir,
         profile.kernel_modules(draft, profiles, platform, manifest.image.load),
     )
+    _check_modules(manifest, closure)
     names = tuple(item.name for item in closure.modules)
     return replace(draft, modules=names), closure, profiles
+
+
+def _check_modules(manifest: Manifest, closure: module_closure.Closure) -> None:
+    """Refuse what would open the kernel again: unsigned modules, parameters left to the host."""
+    unsigned = [item.name for item in closure.modules if not item.signed]
+    if unsigned and manifest.handover.lockdown != "none":
+        raise BuildError(
+            "modules-unsigned",
+            f"{unsigned[0]} carries no signature, which a locked-down kernel will not load (S33)",
+            where=manifest.where("image", "kernel"),
+            hint='take a kernel with signed modules, or [handover] lockdown = "none"',
+        )
+    for key in manifest.image.cmdline_variable:
+        prefix = key.partition(".")[0].replace("-", "_")
+        if prefix in closure.known:
+            # The kernel hands name.parameter to that module, built in or loaded later.
+            raise ManifestError(
+                "manifest-value",
+                f"{key!r} would let the host set a parameter of the kernel's {prefix}",
+                where=manifest.where("image", "cmdline_variable"),
+            )
 
 
 def _verity(image: RootImage, kernel_release: str) -> Verity:

@@ -157,8 +157,6 @@ def entry_modules(
     wanted = {PID1: "PID 1"}
     for name, module in stages.stages_of(policy):
         wanted.setdefault(module, f"stage {name}")
-    for module in stages.modules_of(policy):
-        wanted.setdefault(module, "companion of the stages")
     if python_closure.has_module(VERBS):
         wanted.setdefault(VERBS, "the guest's verbs")
     for item in request_profiles:

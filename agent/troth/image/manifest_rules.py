@@ -44,7 +44,7 @@ _KERNEL_MOUNTS = ("/proc", "/sys", "/dev", "/run")
 
 #: Prefixes of dotted command line keys that belong to the kernel or to an init.
 #: A word ``module.parameter`` also reaches any built-in module of that name:
-#: ``refuse_kernel_prefixes`` adds the names of the kernel that is packed.
+#: The build adds the module names of the kernel that is packed.
 # fmt: off
 RESERVED_PREFIXES = frozenset({
     "acpi", "acpiphp", "apparmor", "audit", "bluetooth", "clocksource", "cpufreq", "cpuidle",
@@ -161,18 +161,6 @@ def cmdline_variable(table: Table, key: str) -> dict[str, tuple[str, ...]]:
             raise variables.fail(variable, "must list plain words")
         found[variable] = values
     return found
-
-
-def refuse_kernel_prefixes(table: Table, key: str, kernel_names: frozenset[str]) -> None:
-    """Refuse variable keys whose prefix is a module (or built-in) of the packed kernel.
-
-    ``kernel_names``: module names with underscores. The kernel hands
-    ``name.parameter`` to that module, so the host would choose its parameters.
-    """
-    for variable in cmdline_variable(table, key):
-        prefix = variable.partition(".")[0].replace("-", "_")
-        if prefix in kernel_names:
-            raise table.fail(key, f"holds {variable!r}, which sets a parameter of module {prefix}")
 
 
 def numbers(table: Table, key: str, *, minimum: int, maximum: int) -> tuple[int, ...]:

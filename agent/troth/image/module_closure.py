@@ -53,13 +53,15 @@ class KernelModule:
 class Closure:
     """``modules``: in loading order; ``builtin``: wanted names the kernel has inside;
     ``soft_missing``: soft dependencies found nowhere, which loading tolerates;
-    ``absent``: wanted where present, and not present.
+    ``absent``: wanted where present, and not present; ``known``: every module
+    name of this kernel, built in or not, with underscores.
     """  # noqa: D205 - the fields are the summary
 
     modules: tuple[KernelModule, ...]
     builtin: tuple[str, ...]
     soft_missing: tuple[str, ...]
     absent: tuple[str, ...]
+    known: frozenset[str]
 
 
 @record
@@ -90,6 +92,7 @@ def close(modules_dir: Path, wanted: Iterable[Wanted]) -> Closure:
         builtin=tuple(sorted(tree.builtin_used)),
         soft_missing=tuple(sorted(tree.soft_missing)),
         absent=tuple(absent),
+        known=tree.known,
     )
 
 
@@ -116,6 +119,10 @@ class _Tree:
         self.ordered: dict[str, KernelModule] = {}
         self.builtin_used: set[str] = set()
         self.soft_missing: set[str] = set()
+
+    @property
+    def known(self) -> frozenset[str]:
+        return frozenset(self._files) | self._builtin
 
     def knows(self, name: str) -> bool:
         return _key(name) in self._files or _key(name) in self._builtin
