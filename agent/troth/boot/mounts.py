@@ -45,8 +45,7 @@ def run(state: State) -> None:
 def _open_log(state: State) -> None:
     with open("/proc/sys/kernel/printk_devkmsg", "wb", buffering=0) as control:
         control.write(b"on\n")
-    # It stays for the next init: printk reaches the console late, and a level put back
-    # at the handover swallows the handover's own line (seen on 6.12).
+    # It stays for the next init: a handover whose exec fails is still to be seen.
     with open(_PRINTK, "wb", buffering=0) as levels:
         levels.write(_CONSOLE_LEVEL)
     state.kmsg = Kmsg()

@@ -31,7 +31,9 @@ class Kmsg:
     def say(self, text: str) -> None:
         """Log ``text``; a full or absent log is not a reason to stop booting."""
         try:
-            os.write(self._fd, _NOTICE + clean(text))
+            # Without the newline the kernel keeps the record open for a continuation and
+            # prints it only with the next one (kernel/printk/printk.c, LOG_NEWLINE).
+            os.write(self._fd, _NOTICE + clean(text) + b"\n")
         except OSError:
             return
 
