@@ -74,9 +74,9 @@ def _measure(state: State, code: str) -> str:
     try:
         if state.log is None:
             # Before stage tee: the refusal alone is then the log of this boot.
-            from troth.boot import tee
+            from troth.boot import vtpm
 
-            tee.open_log(state)
+            vtpm.open_log(state)
         state.events.measure(event_log.REFUSED, f"refused:{code}".encode())
         seal(state)
     except (TrothError, OSError) as error:

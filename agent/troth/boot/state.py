@@ -5,13 +5,21 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from troth.boot.fail import Deadline
+    from typing import Protocol
+
     from troth.documents.policy import Policy
     from troth.linux.block import Disk
     from troth.linux.dm import Map
     from troth.linux.kmsg import Kmsg
     from troth.linux.tpm import TpmDevice
     from troth.registers.log import EventLog
+
+    class Guard(Protocol):
+        """Whoever ends the boot when it takes too long (``fail.Deadline``)."""
+
+        def cancel(self) -> None:
+            """The boot is over in time."""
+
 
 #: The new root is put together here, and everything it stands on beside it.
 SYSROOT, LOWER, UPPER = "/sysroot", "/lower", "/upper"
@@ -57,7 +65,7 @@ class State:
         self.names: set[str] = set()
         self.cmdline = b""
         self.policy: Policy
-        self.guard: Deadline
+        self.guard: Guard
         self.policy_bytes = b""
         self.kmsg: Kmsg | None = None
         self.log: EventLog | None = None

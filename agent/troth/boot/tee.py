@@ -9,24 +9,19 @@ from __future__ import annotations
 
 import os
 
-from troth.boot.state import RUN
+from troth.boot import vtpm
 from troth.documents import event_log
 from troth.errors import Refusal
-from troth.linux import tpm as tpm_device
-from troth.registers.log import EventLog
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from troth.boot.state import State
-    from troth.registers.tpm_raw import Tpm
-
-_TPM_TIMEOUT_S = 10.0
 
 
 def run(state: State) -> None:
     """Raise ``Refusal`` ``entropy`` or ``tpm-*``; leave ``state.log`` open."""
     _entropy()
-    log = open_log(state)
+    log = vtpm.open_log(state)
     log.measure(event_log.POLICY, state.policy_bytes)
     log.measure(event_log.CMDLINE, state.cmdline)
     for volume in state.policy.volumes:
@@ -34,17 +29,6 @@ def run(state: State) -> None:
         log.measure(event_log.VERITY, content)
     log.measure(event_log.PHASE, event_log.ENTER_INITRD)
     log.confirm()
-
-
-def open_log(state: State) -> EventLog:
-    """Open TPM and log; also used by ``fail`` when the boot is refused before this stage."""
-    os.mkdir(RUN, 0o755)
-    tpm, banks = _open(state)
-    log = state.log = EventLog(event_log.PATH, tpm=tpm, banks=banks)
-    log.adopt(state.policy.owned_pcrs)
-    if tpm is None and state.policy.vtpm == "optional":
-        log.measure(event_log.TPM_ABSENT, b"tpm-absent")
-    return log
 
 
 def _entropy() -> None:
@@ -58,40 +42,3 @@ def _entropy() -> None:
         os.getrandom(1, os.GRND_NONBLOCK)
     except BlockingIOError:
         raise Refusal("entropy", "the kernel's random generator is not seeded") from None
-
-
-def _open(state: State) -> tuple[Tpm | None, tuple[str, ...]]:
-    """The TPM the policy names and its banks, or (None, ()) where the policy allows none."""
-    policy = state.policy
-    if policy.vtpm == "none":
-        return None, ()
-    names = tpm_device.present()
-    if not names:
-        if policy.vtpm == "required":
-            raise Refusal("tpm-missing", "the policy requires a TPM and there is none")
-        return None, ()
-    if len(names) > 1:
-        raise Refusal("tpm-ambiguous", f"{len(names)} TPMs where the policy expects one")
-    from troth.registers.tpm_raw import Tpm
-
-    try:
-        device = tpm_device.TpmDevice(f"/dev/{names[0]}", timeout_s=_TPM_TIMEOUT_S)
-    except OSError as error:
-        raise Refusal("tpm-lost", f"/dev/{names[0]} cannot be opened: {error.strerror}") from error
-    state.tpm = device
-    tpm = Tpm(device)
-    state.tpm_kind = _kind(tpm, names[0])
-    if state.tpm_kind != policy.vtpm_kind:
-        raise Refusal(
-            "tpm-kind", f"a {state.tpm_kind} TPM where the policy expects {policy.vtpm_kind}"
-        )
-    banks = tpm.banks()
-    if not set(banks) - {"sha1"}:
-        raise Refusal("tpm-bank", "the TPM has no active bank better than SHA-1")
-    return tpm, banks
-
-
-def _kind(tpm: Tpm, name: str) -> str:
-    if tpm_device.driver(name).replace("-", "_") == "tpm_svsm":
-        return "svsm"
-    return "paravisor" if tpm.has_paravisor_report() else "host"
