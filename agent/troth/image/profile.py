@@ -36,8 +36,7 @@ class Profile:
 
     ``python``: modules to pack besides what imports show; ``libraries``:
     sonames opened at run time; ``where_present``, ``kernel_modules``: by name,
-    the former may be missing in a kernel, and are
-    packed from ``worthwhile_bytes`` of verified data on; ``budget_bytes``: what it may add to
+    the former may be missing in a kernel; ``budget_bytes``: what it may add to
     the uncompressed archive.
     """
 
@@ -45,7 +44,6 @@ class Profile:
     python: tuple[str, ...]
     libraries: tuple[str, ...]
     where_present: tuple[str, ...]
-    worthwhile_bytes: int
     kernel_modules: tuple[str, ...]
     budget_bytes: int
 
@@ -88,7 +86,6 @@ def load(name: str, *, data: Path | None = None) -> Profile:
         python=table.names("python"),
         libraries=table.names("libraries"),
         where_present=table.names("where_present"),
-        worthwhile_bytes=table.size("worthwhile_bytes"),
         kernel_modules=table.names("kernel_modules"),
         budget_bytes=table.size("budget_bytes"),
     )
@@ -113,14 +110,10 @@ def kernel_modules(
     systems come only with disks, and only the file systems that are used.
     """
     extra = tuple(load_also)
-    verified_bytes = sum(
-        volume.verity.data_blocks * volume.verity.block_bytes for volume in policy.volumes
-    )
     # First of all: the kernel hashes every later module with them to check its signature.
     wanted = [
         Wanted(name, f"profile {profile.name}", may_be_missing=True)
         for profile in profiles
-        if verified_bytes >= profile.worthwhile_bytes
         for name in profile.where_present
     ]
     if policy.volumes or extra:
