@@ -39,7 +39,19 @@ def file_systems(work: Path) -> tuple[Path, Path]:
     """Make the two plain erofs images in ``work``: root and data."""
     root = work / "root"
     shutil.rmtree(root, ignore_errors=True)
-    for name in ("sbin", "dev", "proc", "sys", "run", "tmp", "etc", "srv/data", "usr/lib", "var"):
+    for name in (
+        "sbin",
+        "dev",
+        "proc",
+        "sys",
+        "run",
+        "tmp",
+        "etc",
+        "srv/data",
+        "usr/lib",
+        "var",
+        "opt",
+    ):
         (root / name).mkdir(parents=True)
     compile_static("marker.c", root / "sbin/init")
     # systemd refuses to switch into a tree without it
