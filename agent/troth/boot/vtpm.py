@@ -24,7 +24,8 @@ _TIMEOUT_S = 10.0
 
 def open_log(state: State) -> EventLog:
     """Open both as the policy says; ``Refusal`` ``tpm-*``."""
-    os.mkdir(RUN, 0o755)
+    # It exists where stage tee has failed and the refusal is to be measured all the same.
+    os.makedirs(RUN, 0o755, exist_ok=True)
     tpm, banks = _open(state)
     log = state.log = EventLog(event_log.PATH, tpm=tpm, banks=banks)
     log.adopt(state.policy.owned_pcrs)
