@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bundles the boot tests share: each built once a run, whatever the number of workers.
+
+Built with the real ``troth build``. The initramfs is packed without
+compression, so that ``boot.variants`` can take it apart. The guests' programs
+carry a token drawn for the run: a console that shows it has been reached by
+the very program that was built for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import random
+import secrets
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+KERNEL = "debian:linux-image-6.12-cloud-amd64"
+OLD_KERNEL = "debian:linux-image-cloud-amd64"
+TROTH = Path(sys.executable).with_name("troth")
+SOURCES = Path(__file__).parent / "guest"
+#: Large enough for a tree of two levels whose middle leaves no early check reads.
+LATE_BYTES = 2 << 20
+#: Hashing it in the guest takes a second or more: time to take the TPM away.
+BULK_BYTES = 24 << 20
+
+_FULL = """
+[image]
+name = "{name}"
+svn = 3
+kernel = "{kernel}"
+compression = "none"
+cmdline_variable = {{ "app.mode" = ["blue", "green"] }}
+[root]
+source = "../rootfs"
+overlay = "tmpfs"
+[measure]
+workload = ["/opt/app"]
+[tee]
+snp = "none"
+vtpm = "required"
+[[volume]]
+name = "models"
+format = "verity"
+source = "../models"
+mount = "/srv/models"
+[fail]
+device_timeout_s = 20
+"""
+
+_SMALL = """
+[image]
+name = "small"
+kernel = "{kernel}"
+compression = "none"
+[root]
+source = "../smallfs"
+overlay = "none"
+[tee]
+snp = "none"
+vtpm = "none"
+[fail]
+device_timeout_s = 20
+"""
+
+_SUPERVISED = """
+[image]
+name = "supervised"
+kernel = "{kernel}"
+compression = "none"
+[handover]
+supervise = ["/app/run", "report", "storm", "2000", "exit", "0"]
+grace_s = 2
+[initramfs]
+files = "../app"
+[measure]
+workload = ["/app"]
+[tee]
+snp = "none"
+vtpm = "optional"
+"""
+
+_SUPERVISED_ROOT = """
+[image]
+name = "supervised-root"
+kernel = "{kernel}"
+compression = "none"
+[root]
+source = "../rootfs"
+overlay_paths = ["/etc", "/var"]
+[handover]
+supervise = ["/opt/app/run", "report", "family", "exit", "7"]
+user = 1000
+group = 1001
+grace_s = 2
+[measure]
+workload = ["/opt/app"]
+[tee]
+snp = "none"
+vtpm = "required"
+"""
+
+MANIFESTS = {
+    "full": _FULL.format(name="full", kernel=KERNEL),
+    "old": _FULL.format(name="old", kernel=OLD_KERNEL),
+    "small": _SMALL.format(kernel=KERNEL),
+    "supervised": _SUPERVISED.format(kernel=KERNEL),
+    "supervised-root": _SUPERVISED_ROOT.format(kernel=KERNEL),
+}
+
+
+class Forge:
+    """Bundles below ``base``, a directory that all workers of the run share."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        base.mkdir(exist_ok=True)
+        with self._locked("sources"):
+            token = base / "token"
+            if not token.exists():
+                _make_sources(base, secrets.token_hex(8))
+            self.token = token.read_text("ascii")
+
+    @contextlib.contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        with (self.base / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def bundle(self, name: str) -> Path:
+        """The bundle ``name``, built where no worker has built it yet."""
+        place = self.base / name
+        with self._locked(name):
+            if not (place / "bundle").exists():
+                place.mkdir(exist_ok=True)
+                manifest = place / "troth.toml"
+                manifest.write_text(MANIFESTS[name])
+                subprocess.run([TROTH, "build", manifest, "-o", place / "bundle"], check=True)
+        return place / "bundle"
+
+    @property
+    def late(self) -> bytes:
+        """Content of /srv/late, which no early check reads."""
+        return _pattern(LATE_BYTES)
+
+    @property
+    def bulk(self) -> bytes:
+        """Content of /opt/app/bulk, which the workload stage hashes."""
+        return _pattern(BULK_BYTES)
+
+
+def _pattern(size_bytes: int) -> bytes:
+    return random.Random(size_bytes).randbytes(size_bytes)
+
+
+def _make_sources(base: Path, token: str) -> None:
+    compile_guest("marker", base / "marker", token)
+    compile_guest("workload", base / "run", token)
+    for root in (base / "rootfs", base / "smallfs"):
+        for directory in ("sbin", "etc", "var", "opt/app", "srv/models"):
+            (root / directory).mkdir(parents=True)
+        _program(base / "marker", root / "sbin/init")
+        (root / "etc/hostname").write_text("marked\n")
+    root = base / "rootfs"
+    (root / "sbin/unexecutable").write_bytes(b"no program\n")
+    script = root / "sbin/scripted"
+    script.write_bytes(b"#!/no/such/interpreter\n")
+    script.chmod(0o755)
+    garbage = root / "sbin/garbage"
+    garbage.write_bytes(b"\x7fELF but not really\n")
+    garbage.chmod(0o755)
+    (root / "opt/app/config").write_text("answer = 42\n")
+    (root / "opt/app/bulk").write_bytes(_pattern(BULK_BYTES))
+    (root / "srv/late").write_bytes(_pattern(LATE_BYTES))
+    _program(base / "run", root / "opt/app/run")
+    (base / "app").mkdir()
+    _program(base / "run", base / "app/run")
+    (base / "models").mkdir()
+    (base / "models/weights").write_text("weights of the model\n")
+    (base / "token").write_text(token, "ascii")
+
+
+def compile_guest(name: str, output: Path, token: str) -> None:
+    """A static program of ``guest/`` with ``token`` in it."""
+    subprocess.run(
+        ["gcc", "-D_GNU_SOURCE", f'-DTOKEN="{token}"', "-static", "-O1", "-w", "-s", "-o",
+         output, SOURCES / f"{name}.c"],
+        check=True,
+    )  # fmt: skip
+
+
+def _program(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)
+    os.chmod(target, 0o755)

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Guests under QEMU: bundles built once a run, copies of them to break."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from boot import machine
+from boot.bundles import TROTH, Forge
+from boot.variants import Variant
+
+_PROGRAMS = ("qemu-system-x86_64", "swtpm", "gcc", "mkfs.erofs", "apt-get", "dpkg-deb")
+
+
+def pytest_collection_modifyitems(items):
+    missing = [name for name in _PROGRAMS if shutil.which(name) is None]
+    missing += [] if TROTH.exists() else [str(TROTH)]
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.boot)
+            if missing:
+                item.add_marker(pytest.mark.skip(reason=f"needs {', '.join(missing)}"))
+
+
+@pytest.fixture(scope="session")
+def forge(tmp_path_factory, worker_id):
+    base = tmp_path_factory.getbasetemp()
+    # Workers of one run have directories of their own below one that they share.
+    return Forge((base if worker_id == "master" else base.parent) / "bundles")
+
+
+@pytest.fixture(scope="session")
+def token(forge):
+    return forge.token
+
+
+@pytest.fixture
+def boot(tmp_path):
+    """Boots a bundle in this test's scratch directory."""
+
+    def boot(bundle, *options, **keywords):
+        path = bundle.path if isinstance(bundle, Variant) else bundle
+        return machine.run(path, tmp_path, *options, **keywords)
+
+    return boot
+
+
+@pytest.fixture
+def variant(forge, tmp_path):
+    """Makes a copy of a shared bundle, "full" unless another is named."""
+    return lambda name="full": Variant(forge.bundle(name), tmp_path / "variant")

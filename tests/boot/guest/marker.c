@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The next init of the boot tests: says with TOKEN that it was reached, shows
+ * what it finds, says that it is done, and powers off. It judges nothing: the
+ * tests do. It must never touch what a test wants to see untouched.
+ */
+#include "say.h"
+
+static void run_verb(const char *verb)
+{
+	say("@@ verb %s\n", verb);
+	pid_t child = fork();
+	int status = -1;
+
+	if (!child) {
+		char *words[] = { "troth", (char *)verb, "--json", NULL };
+		char *nothing[] = { NULL };
+
+		dup2(1, 2);
+		execve("/run/troth/bin/troth", words, nothing);
+		say("error %s\n", strerrorname_np(errno));
+		_exit(126);
+	}
+	waitpid(child, &status, 0);
+	say("\n@@ status %s\n%d\n", verb, WIFEXITED(status) ? WEXITSTATUS(status) : -1);
+}
+
+int main(int count, char **arguments)
+{
+	static const char *const files[] = {
+		"/proc/mounts", "/proc/self/status", "/proc/cmdline", "/proc/modules",
+		"/sys/kernel/security/lockdown", "/proc/sys/kernel/sysrq",
+		"/proc/sys/kernel/kexec_load_disabled", "/proc/sys/kernel/panic_on_oops",
+		"/proc/sys/kernel/core_pattern", "/proc/sys/kernel/modules_disabled",
+		"/proc/sys/kernel/osrelease", "/run/troth/event-log.jsonl", "/srv/models/weights",
+		"/etc/hostname",
+	};
+	static const char *const directories[] = {
+		"/", "/run", "/run/troth", "/run/troth/bin", "/run/systemd", "/sys/firmware",
+		"/sys/firmware/dmi", "/sys/firmware/qemu_fw_cfg", "/proc/self/fd", "/dev/mapper",
+		"/opt/app", "/run/credentials",
+	};
+	static const char *const writes[] = {
+		"/written", "/etc/written", "/var/written", "/opt/app/written", "/opt/app/config",
+		"/srv/models/written", "/run/written", "/run/troth/runtime/written",
+		"/run/troth/bin/written", "/run/troth/runtime/bin/troth", "/dev/mem",
+	};
+	static const char *const banks[] = { "sha1", "sha256", "sha384", "sha512" };
+	static const int pcrs[] = { 11, 14, 15 };
+
+	(void)count;
+	say("\n@@ marker " TOKEN "\n");
+	show_words("argv", arguments);
+	show_words("environ", environ);
+	for (size_t at = 0; at < sizeof files / sizeof *files; at++)
+		show(files[at]);
+	for (size_t at = 0; at < sizeof directories / sizeof *directories; at++)
+		list(directories[at]);
+	say("@@ writes\n");
+	for (size_t at = 0; at < sizeof writes / sizeof *writes; at++)
+		try_write(writes[at]);
+	say("@@ pcrs\n");
+	for (size_t bank = 0; bank < 4; bank++)
+		for (size_t at = 0; at < 3; at++) {
+			char path[80], value[160] = "";
+			snprintf(path, sizeof path, "/sys/class/tpm/tpm0/pcr-%s/%d", banks[bank],
+				 pcrs[at]);
+			int fd = open(path, O_RDONLY);
+			if (fd >= 0 && read(fd, value, sizeof value - 1) > 0)
+				say("%s %d %s\n", banks[bank], pcrs[at], value);
+			if (fd >= 0)
+				close(fd);
+		}
+	run_verb("measurements");
+	run_verb("status");
+	list("/proc");
+	sum("/opt/app/bulk");
+	sum("/srv/late");
+	say("\n@@ done " TOKEN "\n");
+	sync();
+	usleep(20000);
+	reboot(RB_POWER_OFF);
+	return 1;
+}
