@@ -15,6 +15,7 @@ from troth.abi import cpio
 from troth.errors import BuildError
 from troth.image import entry, initramfs, launcher, module_closure, profile, python_closure
 from troth.image import interpreter as python
+from troth.record import replace
 
 pytestmark = pytest.mark.tool
 
