@@ -13,6 +13,8 @@ import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 MODEL = sys.argv[1] if len(sys.argv) > 1 else "/srv/models/model.bin"
+#: Made by systemd for this service; the file in it tells `check` that somebody was answered.
+STATE = os.environ.get("RUNTIME_DIRECTORY")
 
 
 def mount_of(path):
@@ -50,6 +52,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text)
+        if STATE and status == 200:
+            open(f"{STATE}/answered", "w", encoding="ascii").close()
 
     def log_message(self, format, *args):  # the console is the host's: say nothing per request
         pass
