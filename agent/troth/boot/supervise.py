@@ -34,6 +34,9 @@ def run(state: State) -> NoReturn:
     """Close the boot, supervise ``policy.handover`` to its end, then power off."""
     handover = state.policy.handover
     last.close(state)
+    if not state.policy.volumes:
+        # The rootfs is a tmpfs, whose root anybody may write into (mm/shmem.c: mode 1777).
+        os.chmod("/", 0o755)
     _prepare()
     child = _start(handover)
     status = _watch(child, handover.grace_s)
