@@ -20,11 +20,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from troth.errors import BuildError
+from troth.image import kernel
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-KERNEL = "debian:linux-image-6.12-cloud-amd64"
-OLD_KERNEL = "debian:linux-image-cloud-amd64"
+KERNELS = {
+    "6.12": "debian:linux-image-6.12-cloud-amd64",
+    "6.1": "debian:linux-image-cloud-amd64",
+}
 TROTH = Path(sys.executable).with_name("troth")
 SOURCES = Path(__file__).parent / "guest"
 #: Large enough for a tree of two levels whose middle leaves no early check reads.
@@ -36,7 +41,7 @@ _FULL = """
 [image]
 name = "{name}"
 svn = 3
-kernel = "{kernel}"
+kernel = {kernel}
 compression = "none"
 cmdline_variable = {{ "app.mode" = ["blue", "green"] }}
 [root]
@@ -59,7 +64,7 @@ device_timeout_s = 20
 _SMALL = """
 [image]
 name = "small"
-kernel = "{kernel}"
+kernel = {kernel}
 compression = "none"
 [root]
 source = "../smallfs"
@@ -74,7 +79,7 @@ device_timeout_s = 20
 _SUPERVISED = """
 [image]
 name = "supervised"
-kernel = "{kernel}"
+kernel = {kernel}
 compression = "none"
 [handover]
 supervise = ["/app/run", "report", "storm", "2000", "exit", "0"]
@@ -91,7 +96,7 @@ vtpm = "optional"
 _SUPERVISED_ROOT = """
 [image]
 name = "supervised-root"
-kernel = "{kernel}"
+kernel = {kernel}
 compression = "none"
 [root]
 source = "../rootfs"
@@ -109,11 +114,11 @@ vtpm = "required"
 """
 
 MANIFESTS = {
-    "full": _FULL.format(name="full", kernel=KERNEL),
-    "old": _FULL.format(name="old", kernel=OLD_KERNEL),
-    "small": _SMALL.format(kernel=KERNEL),
-    "supervised": _SUPERVISED.format(kernel=KERNEL),
-    "supervised-root": _SUPERVISED_ROOT.format(kernel=KERNEL),
+    "full": ("6.12", _FULL),
+    "old": ("6.1", _FULL),
+    "small": ("6.12", _SMALL),
+    "supervised": ("6.12", _SUPERVISED),
+    "supervised-root": ("6.12", _SUPERVISED_ROOT),
 }
 
 
@@ -141,10 +146,22 @@ class Forge:
         with self._locked(name):
             if not (place / "bundle").exists():
                 place.mkdir(exist_ok=True)
+                series, text = MANIFESTS[name]
                 manifest = place / "troth.toml"
-                manifest.write_text(MANIFESTS[name])
+                manifest.write_text(text.format(name=name, kernel=self._kernel(series)))
                 subprocess.run([TROTH, "build", manifest, "-o", place / "bundle"], check=True)
         return place / "bundle"
+
+    def _kernel(self, series: str) -> str:
+        """A manifest's kernel by path: apt is asked once a run, not once a bundle."""
+        known = self.base / f"kernel-{series}"
+        with self._locked(known.name):
+            if not known.exists():
+                found = _find_kernel(series)
+                known.write_text(
+                    f'{{ vmlinuz = "{found.vmlinuz}", modules = "{found.modules_dir}" }}'
+                )
+        return known.read_text()
 
     @property
     def late(self) -> bytes:
@@ -155,6 +172,19 @@ class Forge:
     def bulk(self) -> bytes:
         """Content of /opt/app/bulk, which the workload stage hashes."""
         return _pattern(BULK_BYTES)
+
+
+def _find_kernel(series: str) -> kernel.Kernel:
+    """The newest kernel of ``series`` that apt has or, without apt's lists, that is cached."""
+    try:
+        return kernel.from_package(KERNELS[series])
+    except BuildError as error:
+        if error.code != "kernel-unknown":
+            raise
+        cached = kernel.cache_directory() / "kernels"
+        for image in sorted(cached.glob(f"*/boot/vmlinuz-{series}.*"), reverse=True):
+            return kernel.from_paths(image, image.parent.parent / "lib/modules")
+        raise
 
 
 def _pattern(size_bytes: int) -> bytes:

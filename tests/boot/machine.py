@@ -8,7 +8,6 @@ import re
 import subprocess
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -17,6 +16,7 @@ from boot.bundles import TROTH
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 #: A healthy boot takes 4 to 8 s on a busy machine; a refusal that takes longer has hung.
 TIMEOUT_S = 120

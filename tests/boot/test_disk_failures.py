@@ -161,7 +161,7 @@ def test_disk_that_comes_late(boot, token, variant, tmp_path):
     bundle.detach("root")
     image, monitor = bundle.path / "root.img", tmp_path / "qmp"
     words = [
-        "-qmp", f"unix:{monitor},server=on,wait=off", "-device", "pcie-root-port,id=port,chassis=9",
+        "-qmp", f"unix:{monitor},server=on,wait=off", "-device", "pcie-root-port,id=slot,chassis=9",
         "-drive", f"if=none,id=late,format=raw,readonly=on,file={image}",
     ]  # fmt: skip
 
@@ -174,7 +174,7 @@ def test_disk_that_comes_late(boot, token, variant, tmp_path):
             for command in (
                 {"execute": "qmp_capabilities"},
                 {"execute": "device_add", "arguments": {
-                    "driver": "virtio-blk-pci", "drive": "late", "serial": "root", "bus": "port"}},
+                    "driver": "virtio-blk-pci", "drive": "late", "serial": "root", "bus": "slot"}},
             ):  # fmt: skip
                 qmp.sendall(json.dumps(command).encode())
                 time.sleep(0.2)
