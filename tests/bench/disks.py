@@ -69,14 +69,22 @@ def erofs(tree: Path, image: Path, number: int) -> Path:
     """Pack ``tree`` as an uncompressed, reproducible erofs ``image``."""
     image.unlink(missing_ok=True)
     uuid = f"00000000-0000-4000-8000-{number:012d}"
-    command = ["mkfs.erofs", "--quiet", "--all-root", "-T0", f"-U{uuid}", image, tree]
+    command: list[str | Path] = [
+        "mkfs.erofs",
+        "--quiet",
+        "--all-root",
+        "-T0",
+        f"-U{uuid}",
+        image,
+        tree,
+    ]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return image
 
 
 def compile_static(source: str, target: Path) -> None:
     """Compile a C source of qemu/peers into a static, stripped program."""
-    command = ["gcc", "-O2", "-static", "-s", "-o", target, PEERS / source]
+    command: list[str | Path] = ["gcc", "-O2", "-static", "-s", "-o", target, PEERS / source]
     subprocess.run(command, check=True)
 
 

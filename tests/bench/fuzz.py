@@ -106,7 +106,7 @@ def _target(name: str, seconds: float) -> int:
 
 
 def _guided(name: str, run: Callable[[bytes], None], seeds: list[bytes], seconds: float) -> int:
-    import atheris  # type: ignore[import-not-found] # optional, not a dependency
+    import atheris  # type: ignore[import-untyped, import-not-found, unused-ignore] # optional, not a dependency
 
     corpus = KEPT / "corpus" / name
     corpus.mkdir(parents=True, exist_ok=True)

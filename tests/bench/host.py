@@ -9,8 +9,9 @@ tree is no figure.
 from __future__ import annotations
 
 import hashlib
-import os
+import shutil
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -20,11 +21,12 @@ from troth.record import record
 
 UUID = "00000000-0000-4000-8000-0000000000ff"
 ROOT_BYTES = 150_000_000
+FILES = 3000
 
 
 @record
 class Timed:
-    """Wall seconds and peak resident bytes of a program (largest of its processes)."""
+    """Wall seconds, and peak resident bytes summed over a program's processes."""
 
     wall_s: float
     peak_bytes: int
@@ -49,16 +51,36 @@ class Build:
 
 def timed(command: list[str | Path]) -> Timed:
     """Run ``command``; ``SystemExit`` where it fails."""
-    began = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    assert process.stdout is not None
-    said = process.stdout.read()
-    _pid, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    wall = time.monotonic() - began
-    if process.returncode:
-        raise SystemExit(f"bench: {command[0]} failed:\n{said.decode(errors='replace')[-2000:]}")
-    return Timed(wall_s=wall, peak_bytes=usage.ru_maxrss * 1024)
+    with tempfile.TemporaryFile() as output:
+        began = time.monotonic()
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        peaks: dict[int, int] = {}
+        while process.poll() is None:
+            _sample(process.pid, peaks)
+            time.sleep(0.002)
+        wall = time.monotonic() - began
+        if process.returncode:
+            output.seek(0)
+            said = output.read().decode(errors="replace")[-2000:]
+            raise SystemExit(f"bench: {command[0]} failed:\n{said}")
+    return Timed(wall_s=wall, peak_bytes=sum(peaks.values()))
+
+
+def _sample(pid: int, peaks: dict[int, int]) -> None:
+    """Note VmHWM of ``pid`` and its children.
+
+    Not ru_maxrss: that starts at the size of the process that called exec.
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return
+    for line in status.splitlines():
+        if line.startswith("VmHWM:"):
+            peaks[pid] = int(line.split()[1]) * 1024
+    for child in children:
+        _sample(int(child), peaks)
 
 
 def tree(troth: Path, size_bytes: int, work: Path, repeats: int) -> Tree:
@@ -88,24 +110,24 @@ def tree(troth: Path, size_bytes: int, work: Path, repeats: int) -> Tree:
 
 def build(troth: Path, work: Path) -> Build:
     """``troth build`` of a directory root of 150 MB in 3,000 files, twice."""
-    root = work / "root150"
-    if not root.exists():
-        (root / "sbin").mkdir(parents=True)
-        (root / "sbin/init").write_bytes((work / "root/sbin/init").read_bytes())
-        (root / "sbin/init").chmod(0o755)
-        for name in ("dev", "proc", "sys", "run", "tmp", "etc", "opt/app"):
-            (root / name).mkdir(parents=True)
-        content = hashlib.shake_256(b"root").digest(1 << 20)
-        for number in range(3000):
-            place = root / "opt/app" / f"{number % 50:02d}"
-            place.mkdir(exist_ok=True)
-            body = number.to_bytes(4, "little") + content[: ROOT_BYTES // 3000 - 4]
-            (place / str(number)).write_bytes(body)
-    manifest = work / "build150.toml"
+    place = work / "build150"
+    shutil.rmtree(place, ignore_errors=True)
+    root = place / "root"
+    (root / "sbin").mkdir(parents=True)
+    (root / "sbin/init").write_bytes((work / "root/sbin/init").read_bytes())
+    (root / "sbin/init").chmod(0o755)
+    for name in ("dev", "proc", "sys", "run", "tmp", "etc", "opt/app"):
+        (root / name).mkdir(parents=True)
+    content = hashlib.shake_256(b"root").digest(ROOT_BYTES // FILES)
+    for number in range(FILES):
+        directory = root / f"opt/app/{number % 50:02d}"
+        directory.mkdir(exist_ok=True)
+        (directory / str(number)).write_bytes(number.to_bytes(4, "little") + content[4:])
+    manifest = place / "troth.toml"
     manifest.write_text(
         '[image]\nname = "build150"\nkernel = "debian:linux-image-6.12-cloud-amd64"\n'
-        '[root]\nsource = "root150/"\n[measure]\nworkload = ["/opt/app"]\n'
+        '[root]\nsource = "root/"\n[measure]\nworkload = ["/opt/app"]\n'
         '[tee]\nsnp = "none"\nvtpm = "optional"\n'
     )
-    runs = [timed([troth, "build", manifest, "-o", work / f"build150.{n}"]) for n in (1, 2)]
+    runs = [timed([troth, "build", manifest, "-o", place / f"bundle{n}"]) for n in (1, 2)]
     return Build(first=runs[0], again=runs[1])

@@ -31,11 +31,14 @@ def fetch(label: str, cache: Path) -> Kernel:
     """The kernel of row ``label``, from ``cache`` where it is there already."""
     wanted = subprocess.run(
         ["apt-cache", "depends", "--important", PACKAGES[label]],
-        check=True,
+        check=False,
         capture_output=True,
         text=True,
     ).stdout
-    package = next(line.split()[1] for line in wanted.splitlines() if "Depends:" in line)
+    found = [line.split()[1] for line in wanted.splitlines() if "Depends:" in line]
+    if not found:
+        raise SystemExit(f"bench: apt knows no {PACKAGES[label]}: run apt-get update")
+    package = found[0]
     tree = cache / package
     if not tree.exists():
         downloads = cache / "downloads"

@@ -10,7 +10,7 @@ the tolerance. Needs root (a chroot for the peers' tools).
 from __future__ import annotations
 
 import argparse
-import datetime
+import datetime as dt
 import json
 import os
 import shutil
@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING
 REPOSITORY = Path(__file__).parents[2]
 sys.path.insert(0, str(REPOSITORY / "agent"))
 
-import disks as disk_images
-import host
-import kernels
-import machine
-import peers
-import report
+import disks as disk_images  # noqa: E402 - needs the path above
+import host  # noqa: E402 - needs the path above
+import kernels  # noqa: E402 - needs the path above
+import machine  # noqa: E402 - needs the path above
+import peers  # noqa: E402 - needs the path above
+import report  # noqa: E402 - needs the path above
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,7 +109,7 @@ def main() -> int:
         trees = tuple(host.tree(TROTH, size, options.cache, options.repeats) for size in sizes)
         builds = (host.build(TROTH, options.cache / f"work-{options.kernels[-1]}"),)
     run = report.Run(
-        date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        date=dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         arguments=" ".join(sys.argv[1:]),
         cmdline=cmdline,
         machine=machine.facts(),
