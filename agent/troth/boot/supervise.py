@@ -36,7 +36,7 @@ def run(state: State) -> NoReturn:
     last.close(state)
     if not state.policy.volumes:
         # The rootfs is a tmpfs, whose root anybody may write into (mm/shmem.c: mode 1777).
-        os.chmod("/", 0o755)
+        os.chmod("/", 0o755)  # noqa: S103 - the mode of any root
     _prepare()
     child = _start(handover)
     status = _watch(child, handover.grace_s)
