@@ -104,7 +104,9 @@ def collect(request: Request, *, data: Path | None = None) -> Collected:
         entry.file(f"modules/{module.name}.ko", module.data, module.why)
         for module in request.modules.modules
     ]
-    _check_budget(entries, request.profiles)
+    if not request.extra_python:
+        # The budget is of what troth packs itself, not of what a manifest asks for besides.
+        _check_budget(entries, request.profiles)
     if request.files is not None:
         entries += entry.tree(request.files, APP, "[initramfs] files")
     arranged = entry.arrange(entries)
