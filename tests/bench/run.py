@@ -37,7 +37,16 @@ if TYPE_CHECKING:
 
 EXAMPLE = REPOSITORY / "examples/service"
 TROTH = REPOSITORY / ".venv/bin/troth"
-ROWS = ("floor", "busybox", "busybox-plain", "initramfs-tools", "dracut", "troth", "service")
+ROWS = (
+    "floor",
+    "busybox",
+    "busybox-plain",
+    "initramfs-tools",
+    "dracut",
+    "troth",
+    "service",
+    "notests",
+)
 NAMES = {
     "floor": "static C program (the floor)",
     "busybox": "busybox sh + veritysetup + cryptsetup",
@@ -46,6 +55,7 @@ NAMES = {
     "dracut": "dracut + systemd",
     "troth": "troth",
     "service": "troth, examples/service's own initramfs",
+    "notests": "troth, cryptomgr.notests on its command line",
 }
 #: DESIGN section 10, seconds of /init and of kernel start to marker; and the image.
 TARGETS = {"6.1": (0.33, 2.2), "6.12": (0.5, 2.6)}
@@ -86,6 +96,8 @@ def main() -> int:
     releases: dict[str, str] = {}
     cmdline = ""
     tree = peers.chroot(options.cache)
+    #: Rows whose command line or disks are their own.
+    own_bundles = {"service": _service, "notests": _notests}
     for label in options.kernels:
         kernel = kernels.fetch(label, options.cache)
         releases[label] = kernel.release
@@ -94,9 +106,9 @@ def main() -> int:
         found, cmdline = _disks(work, kernel, with_troth="troth" in options.rows)
         makers = _makers(work, tree, kernel, found)
         for name in options.rows:
-            if name == "service":
-                own_disks, own_cmdline, bundle = _service(work, kernel)
-                images = _unpacked(bundle / "initramfs", work / "service.cpio")
+            if name in own_bundles:
+                own_disks, own_cmdline, bundle = own_bundles[name](work, kernel)
+                images = _unpacked(bundle / "initramfs", work / f"{name}.cpio")
                 row = _measure(name, images, kernel, own_cmdline, own_disks, options.repeats)
             else:
                 row = _measure(name, makers[name](), kernel, cmdline, found, options.repeats)
@@ -188,6 +200,15 @@ def _service(work: Path, kernel: Kernel) -> tuple[tuple[Disk, Disk], str, Path]:
         text = text.replace(old, new)
     (work / "service.toml").write_text(text)
     return _built(work / "service.toml", work / "service-bundle", kernel)
+
+
+def _notests(work: Path, kernel: Kernel) -> tuple[tuple[Disk, Disk], str, Path]:
+    """The troth row with the kernel's cipher self-tests off: a choice, so a row of its own."""
+    disk_images.file_systems(work)
+    text = MANIFEST.format(package=kernels.PACKAGES[kernel.label])
+    manifest = work / "notests.toml"
+    manifest.write_text(text.replace('"idle=poll"', '"idle=poll cryptomgr.notests"'))
+    return _built(manifest, work / "notests-bundle", kernel)
 
 
 def _built(manifest: Path, bundle: Path, kernel: Kernel) -> tuple[tuple[Disk, Disk], str, Path]:
