@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from boot.machine import Boot
+    from troth.documents.event_log import Event
     from troth.documents.reference_values import Registers
 
 
@@ -41,10 +42,12 @@ def check_registers(boot: Boot, bundle: Path, *, cmdline: str, tpm: str = "prese
     assert {(bank, int(index)): value.lower() for bank, index, value in rows} == wanted
 
 
-def event_names(boot: Boot) -> list[str]:
-    """Types of the guest's events, each "type" or "type:PCR" for the caps."""
+def events(boot: Boot) -> tuple[Event, ...]:
+    """The guest's event log, every digest recomputed."""
     text = boot.section("file /run/troth/event-log.jsonl") + "\n"
-    return [
-        f"cap:{event.pcr}" if event.kind == "cap" else event.kind
-        for event in event_log_json.parse(text.encode())
-    ]
+    return event_log_json.parse(text.encode())
+
+
+def event_names(boot: Boot) -> list[str]:
+    """Types of the guest's events, "cap" with its PCR."""
+    return [f"cap:{one.pcr}" if one.kind == "cap" else one.kind for one in events(boot)]

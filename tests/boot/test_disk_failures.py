@@ -161,7 +161,8 @@ def test_disk_that_comes_late(boot, token, variant, tmp_path):
     bundle.detach("root")
     image, monitor = bundle.path / "root.img", tmp_path / "qmp"
     words = [
-        "-qmp", f"unix:{monitor},server=on,wait=off", "-device", "pcie-root-port,id=slot,chassis=9",
+        "-qmp", f"unix:{monitor},server=on,wait=off",
+        "-device", "pcie-root-port,id=socket9,chassis=9",
         "-drive", f"if=none,id=late,format=raw,readonly=on,file={image}",
     ]  # fmt: skip
 
@@ -171,11 +172,11 @@ def test_disk_that_comes_late(boot, token, variant, tmp_path):
         time.sleep(1)  # PID 1 has looked, and waits
         with socket.socket(socket.AF_UNIX) as qmp:
             qmp.connect(str(monitor))
+            disk = {"driver": "virtio-blk-pci", "drive": "late", "serial": "root"}
             for command in (
                 {"execute": "qmp_capabilities"},
-                {"execute": "device_add", "arguments": {
-                    "driver": "virtio-blk-pci", "drive": "late", "serial": "root", "bus": "slot"}},
-            ):  # fmt: skip
+                {"execute": "device_add", "arguments": {**disk, "bus": "socket9"}},
+            ):
                 qmp.sendall(json.dumps(command).encode())
                 time.sleep(0.2)
         return True
