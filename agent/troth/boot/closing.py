@@ -64,11 +64,27 @@ def finish(policy: Policy) -> None:
         try:
             _write(_LOCKDOWN, policy.lockdown.encode())
         except OSError as error:
-            raise Refusal(
-                "lockdown", f"the kernel cannot be locked down: {error.strerror}"
-            ) from error
+            # EPERM also where it is locked as far already: by its command line, or by the
+            # kernel itself under Secure Boot (security/lockdown/lockdown.c).
+            if not _locked(policy.lockdown):
+                raise Refusal(
+                    "lockdown", f"the kernel cannot be locked down: {error.strerror}"
+                ) from error
     if not _sysrq_closed.acquire(timeout=_WAIT_S) or _sysrq_error:
         raise Refusal("kernel-open", "sysrq could not be switched off")
+
+
+def _locked(wanted: str) -> bool:
+    """Whether the kernel says that it is locked down to ``wanted`` or further."""
+    try:
+        with open(_LOCKDOWN, "rb", buffering=0) as file:
+            # "none [integrity] confidentiality": the level in force stands in brackets.
+            levels = file.read(256).decode("ascii", "replace").split()
+    except OSError:
+        return False
+    bare = [level.strip("[]") for level in levels]
+    current = [index for index, level in enumerate(levels) if level.startswith("[")]
+    return wanted in bare and bool(current) and current[0] >= bare.index(wanted)
 
 
 def _write(path: str, value: bytes) -> None:
