@@ -113,10 +113,25 @@ snp = "none"
 vtpm = "required"
 """
 
+_OTHER_FORMAT = """
+[image]
+name = "{name}"
+kernel = {kernel}
+compression = "zstd"
+[root]
+source = "../smallfs"
+file_system = "{name}"
+[tee]
+snp = "none"
+vtpm = "none"
+"""
+
 MANIFESTS = {
     "full": ("6.12", _FULL),
     "old": ("6.1", _FULL),
     "small": ("6.12", _SMALL),
+    "squashfs": ("6.12", _OTHER_FORMAT),
+    "ext4": ("6.12", _OTHER_FORMAT),
     "supervised": ("6.12", _SUPERVISED),
     "supervised-root": ("6.12", _SUPERVISED_ROOT),
 }

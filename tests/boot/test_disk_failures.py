@@ -222,6 +222,35 @@ def test_unsupported_file_system(boot, token, variant):
     check_refused(boot(bundle), token, "fs-unsupported", stage="root")
 
 
+def test_file_system_with_a_wrong_checksum(boot, token, variant):
+    """Verified, so it was built like this; the kernel refuses it all the same."""
+    bundle = variant("small")
+
+    def damage(data):
+        assert data[1024 + 8] & 1  # the superblock has a checksum
+        data[1024 + 4] ^= 1
+
+    bundle.reformat(damage)
+    check_refused(boot(bundle), token, "root-mount", stage="root")
+
+
+def test_volume_without_its_mount_point(boot, token, variant):
+    bundle = variant("full")
+    bundle.rebake(lambda tree: tree["volumes"][1].update(mount="/srv/nowhere"))
+    check_refused(boot(bundle), token, "volume-mount", stage="root")
+
+
+@pytest.mark.parametrize("action", ["reboot", "halt"])
+def test_other_ends_of_a_refused_boot(boot, token, variant, action):
+    """As the policy says; a machine that only halts is ended by troth run."""
+    bundle = variant("small")
+    bundle.rebake(lambda tree: tree["fail"].update(action=action))
+    bundle.flip("root.img", 0)
+    found = boot(bundle)
+    check_refused(found, token, "verity-data", stage="verity")
+    assert found.result["shutdown"] == {"reboot": "guest-reset", "halt": None}[action]
+
+
 def test_volume_swapped_with_another_images(boot, token, variant):
     bundle = variant("full")
     bundle.write("volume-models.img", bundle.read("root.img"))

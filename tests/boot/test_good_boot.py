@@ -128,7 +128,7 @@ def test_ovmf_and_a_host_that_offers_things(forge, boot, token, tmp_path):
 def test_no_overlay_no_tpm(forge, boot, token):
     """The smallest policy: a read-only root, and a TPM nobody asked for stays closed."""
     bundle = forge.bundle("small")
-    found = boot(bundle)
+    found = boot(bundle, "--cpus", "2")
     check_good(found, token)
     assert found.stages == [name for name in STAGES if name != "workload"]
     check_registers(found, bundle, cmdline=(bundle / "cmdline").read_text(), tpm="unused")
@@ -159,3 +159,27 @@ def test_optional_tpm_that_is_absent(boot, token, variant):
     assert event_names(found)[:2] == ["tpm-absent", "policy"]
     assert found.json("verb measurements")["tpm"] == "no TPM"
     assert found.json("verb status")["tpm_kind"] == ""
+
+
+@pytest.mark.parametrize("file_system", ["squashfs", "ext4"])
+def test_other_file_systems(forge, boot, token, file_system):
+    """With an overlay above them, from an initramfs packed with zstd."""
+    found = boot(forge.bundle(file_system))
+    check_good(found, token)
+    assert mounts(found)["/"][0] == "overlay"
+    assert f"{file_system} " in found.section("file /proc/modules") or file_system == "ext4"
+    assert found.section("file /etc/hostname") == "marked"
+    assert found.pairs("writes")["/etc/written"] == "ok"
+
+
+def test_kernel_that_is_locked_down_already(boot, token, variant):
+    """By its own command line, or by Secure Boot: as good as locked down by PID 1."""
+    bundle = variant("small")
+    bundle.rebake(
+        lambda tree: tree["cmdline"].update(
+            text=tree["cmdline"]["text"] + " lockdown=confidentiality"
+        )
+    )
+    found = boot(bundle)
+    check_good(found, token)
+    assert "[confidentiality]" in found.section("file /sys/kernel/security/lockdown")

@@ -138,3 +138,19 @@ def test_exception_without_text_from_the_interpreter(boot, token, variant):
     bundle = variant("small")
     bundle.replace_module("troth.boot.root", "import sys\ndef run(state):\n    sys.exit(0)\n")
     check_refused(boot(bundle), token, "stage-raised", stage="root")
+
+
+def test_workload_that_is_not_in_the_root(boot, token, variant):
+    bundle = variant("full")
+    bundle.rebake(lambda tree: tree.update(workload=["/opt/gone"]))
+    check_refused(boot(bundle), token, "workload-missing", stage="workload")
+
+
+def test_initramfs_that_is_cut_off(boot, token, variant):
+    """The kernel itself gives up: no code of ours, but no boot either."""
+    bundle = variant("small")
+    bundle.write("initramfs", bundle.read("initramfs")[:100_000])
+    found = boot(bundle)
+    assert (found.status, found.code) == (1, "kernel-panic"), f"{found.result}\n{found.console}"
+    assert token not in found.console
+    assert found.duration_s < 40

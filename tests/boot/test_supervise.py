@@ -127,3 +127,14 @@ def test_predicted_registers_with_a_tpm(forge, boot, token):
     boot_state = found.json("file /run/troth/state/boot.json")
     assert boot_state["software_register"] == predicted.software
     assert boot_state["tpm_kind"] == "host"
+
+
+def test_workload_that_cannot_be_started(boot, token, variant):
+    """An executable file that is no program: said, reported as 127, and switched off."""
+    bundle = variant("supervised-root")
+    bundle.rebake(lambda tree: tree["handover"].update(argv=["/sbin/garbage"]))
+    found = boot(bundle)
+    assert (found.status, found.code) == (1, "workload-exited"), f"{found.result}\n{found.console}"
+    assert found.result["workload_exit"] == 127
+    assert "troth: cannot start /sbin/garbage: Exec format error" in found.console
+    assert token not in found.console

@@ -14,17 +14,12 @@ NOT_IN_A_GUEST = {
     "entropy": "every QEMU processor that runs the interpreter has rdrand",
     "kernel-open": "the kernel would have to refuse its own sysctl",
     "lockdown": "a kernel without lockdown: Debian's have it",
-    "root-mount": "needs a kernel that fails a mount of a verified file system",
-    "volume-mount": "the same for a volume",
     "root-unit-shadowed": "build refuses such a root first (test_root_lint)",
     "tpm-ambiguous": "QEMU gives a guest one TPM",
     "tpm-answer": "a TPM that refuses an extend: test_tpm_wire reads such answers",
-    "tpm-bank": "a TPM with SHA-1 alone",
     "tpm-kind": "needs an SVSM or a paravisor",
     "tpm-mismatch": "a TPM that forgets an extend (test_event_log)",
-    "tpm-used": "needs firmware that extends PCR 11, 14 or 15 (test_event_log)",
     "verity-map": "the kernel would have to make another map than it was asked for",
-    "workload-missing": "build refuses such paths first (test_root_lint)",
     "workload-user": "the kernel would have to ignore setresuid",
 }
 
