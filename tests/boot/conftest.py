@@ -51,5 +51,8 @@ def boot(tmp_path):
 
 @pytest.fixture
 def variant(forge, tmp_path):
-    """Makes a copy of a shared bundle, "full" unless another is named."""
-    return lambda name="full": Variant(forge.bundle(name), tmp_path / "variant")
+    """Makes a copy of a shared bundle, "full" unless another is named; gone after the test."""
+    place = tmp_path / "variant"
+    yield lambda name="full": Variant(forge.bundle(name), place)
+    # pytest keeps the directories of three runs, and these are large.
+    shutil.rmtree(place, ignore_errors=True)

@@ -98,7 +98,7 @@ def test_signals_reach_the_workload(boot, token, variant):
 
 
 def test_workload_that_will_not_stop(boot, token, variant):
-    """Asked to stop, it ignores SIGTERM: killed after the grace time, and the machine ends."""
+    """Asked to stop, it ignores SIGTERM and keeps PID 1 busy: killed after the grace time."""
     bundle = variant("supervised")
 
     def change(tree):

@@ -95,15 +95,18 @@ def _watch(child: int, grace_s: int) -> int:
     stop_at = 0.0
     while True:
         left = max(0.0, stop_at - time.monotonic()) if stop_at else None
+        if left == 0.0:
+            # Looked at before the next signal: a workload that never stops sending
+            # them, or making children, would put its end off for ever.
+            _send(child, signals.KILL)
+            stop_at = time.monotonic() + max(1, grace_s)
+            continue
         number = signals.wait(left)
         if number == signals.CHLD:
             status = _reap(child)
             if status is not None:
                 return status
-        elif number == 0:
-            _send(child, signals.KILL)
-            stop_at = time.monotonic() + grace_s
-        else:
+        elif number:
             if number in _STOP and not stop_at:
                 stop_at = time.monotonic() + grace_s
             _send(child, signals.TERM if number in _STOP else number)

@@ -5,7 +5,7 @@
  *   storm N      a child leaves N orphans that end at once; wait until all are reaped
  *   family       leave one process that ends politely on SIGTERM and one that ignores it
  *   signals      send PID 1 signals (as the same user) and say which come back
- *   deaf         ignore SIGTERM, ask PID 1 to stop, and wait for ever
+ *   deaf         ignore SIGTERM, ask PID 1 to stop, and make orphans for ever
  *   exit N       end with status N
  */
 #include "say.h"
@@ -170,8 +170,15 @@ int main(int count, char **arguments)
 		else if (!strcmp(word, "deaf")) {
 			signal(SIGTERM, SIG_IGN);
 			say("@@ deaf %d\n", kill(1, SIGINT));
-			for (;;)
-				pause();
+			for (;;) {
+				/* Orphans without end: PID 1 always has somebody to reap. */
+				pid_t parent = fork();
+				if (!parent) {
+					fork();
+					_exit(0);
+				}
+				waitpid(parent, NULL, 0);
+			}
 		} else if (!strcmp(word, "exit")) {
 			say("@@ done " TOKEN "\n");
 			_exit(atoi(arguments[++at]));
