@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from troth.abi.hashes import digest
 from troth.documents import event_log, event_log_json
 from troth.documents.event_log import Event
 from troth.errors import FormatError, Refusal
 from troth.measure import pcr, register
-from troth.abi.hashes import digest
 from troth.registers.log import EventLog
 
 
