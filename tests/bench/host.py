@@ -54,20 +54,20 @@ def timed(command: list[str | Path]) -> Timed:
     with tempfile.TemporaryFile() as output:
         began = time.monotonic()
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-        peaks: dict[int, int] = {}
+        peak_bytes = 0
         while process.poll() is None:
-            _sample(process.pid, peaks)
+            peak_bytes = max(peak_bytes, _resident(process.pid))
             time.sleep(0.002)
         wall = time.monotonic() - began
         if process.returncode:
             output.seek(0)
             said = output.read().decode(errors="replace")[-2000:]
             raise SystemExit(f"bench: {command[0]} failed:\n{said}")
-    return Timed(wall_s=wall, peak_bytes=sum(peaks.values()))
+    return Timed(wall_s=wall, peak_bytes=peak_bytes)
 
 
-def _sample(pid: int, peaks: dict[int, int]) -> None:
-    """Note VmHWM of ``pid`` and its children.
+def _resident(pid: int) -> int:
+    """Bytes that ``pid`` and its descendants hold at this moment, shared pages in each.
 
     Not ru_maxrss: that starts at the size of the process that called exec.
     """
@@ -75,12 +75,13 @@ def _sample(pid: int, peaks: dict[int, int]) -> None:
         status = Path(f"/proc/{pid}/status").read_text()
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except (FileNotFoundError, ProcessLookupError):
-        return
-    for line in status.splitlines():
-        if line.startswith("VmHWM:"):
-            peaks[pid] = int(line.split()[1]) * 1024
-    for child in children:
-        _sample(int(child), peaks)
+        return 0
+    own = sum(
+        int(line.split()[1]) * 1024
+        for line in status.splitlines()
+        if line.startswith(("RssAnon:", "RssShmem:"))
+    )
+    return own + sum(_resident(int(child)) for child in children)
 
 
 def tree(troth: Path, size_bytes: int, work: Path, repeats: int) -> Tree:

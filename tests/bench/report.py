@@ -121,7 +121,8 @@ def markdown(run: Run) -> str:
         ]
         lines += [
             "",
-            "Peak is summed over a program's processes; pages they share count in each.",
+            "Peak is the largest sum over a program's live processes, sampled each 2 ms: memory of their own, not
+the file pages they map.",
             "",
         ]
     for build in run.builds:
