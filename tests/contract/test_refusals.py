@@ -20,7 +20,6 @@ NOT_IN_A_GUEST = {
     "tpm-kind": "needs an SVSM or a paravisor",
     "tpm-mismatch": "a TPM that forgets an extend (test_event_log)",
     "verity-map": "the kernel would have to make another map than it was asked for",
-    "workload-user": "the kernel would have to ignore setresuid",
 }
 
 

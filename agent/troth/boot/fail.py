@@ -8,10 +8,10 @@ imported before the first stage so that it needs nothing from disk when called.
 from __future__ import annotations
 
 import _thread
+import os
 import time
 
 from troth.documents import event_log
-from troth.errors import TrothError
 from troth.linux import kmsg, power
 
 TYPE_CHECKING = False
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
     from troth.boot.state import State
 
-#: How long drivers may take to shut down before the machine is stopped past them.
-_SHUTDOWN_S = 8.0
-_once = _thread.allocate_lock()
+#: From the refusal to the end of the machine at the latest: a TPM that does not answer
+#: (10 s), a console that nobody reads (2 s), drivers that hang in their shutdown.
+_FORCE_S = 20.0
+#: Held by whoever ends the machine, and never given back.
+_ending = _thread.allocate_lock()
 
 
 class Deadline:
@@ -36,6 +38,7 @@ class Deadline:
     def __init__(self, state: State) -> None:
         self._done = _thread.allocate_lock()
         self._done.acquire()
+        self._over = False
         self._state = state
         _thread.start_new_thread(self._watch, ())
 
@@ -43,20 +46,42 @@ class Deadline:
         left_ns = self._state.deadline_ns - time.monotonic_ns()
         if self._done.acquire(timeout=max(0, left_ns) / 1e9):
             return
+        if not _ending.acquire(blocking=False):
+            return
+        if self._over:
+            # Cancelled between the time-out above and this line.
+            _ending.release()
+            return
         limit_s = self._state.policy.fail.deadline_s
-        refuse(self._state, "deadline", f"the boot took longer than {limit_s} seconds")
+        _end_boot(self._state, "deadline", f"the boot took longer than {limit_s} seconds")
 
     def cancel(self) -> None:
-        """The boot is over in time."""
+        """The boot is over in time. Never returns where the deadline was faster."""
+        if not _ending.acquire(blocking=False):
+            _sleep_for_ever()
+        self._over = True
+        _ending.release()
         self._done.release()
+
+
+def stay_if_ending() -> None:
+    """Stop the caller for good where another thread is ending the machine."""
+    if _ending.locked():
+        _sleep_for_ever()
 
 
 def refuse(state: State, code: str, sentence: str) -> NoReturn:
     """End this boot. The last console line is ``troth: refused <code>: <sentence>``."""
-    if not _once.acquire(blocking=False):
-        # Another thread is already ending the machine.
-        while True:
-            time.sleep(1)
+    if not _ending.acquire(blocking=False):
+        _sleep_for_ever()
+    _end_boot(state, code, sentence)
+
+
+def _end_boot(state: State, code: str, sentence: str) -> NoReturn:
+    policy = getattr(state, "policy", None)
+    action = policy.fail.action if policy is not None else "poweroff"
+    if action != "halt":
+        _thread.start_new_thread(_force_later, ())
     state.say(f"troth: stage {state.stage} failed {code}")
     lost = _measure(state, code)
     if lost:
@@ -66,21 +91,25 @@ def refuse(state: State, code: str, sentence: str) -> NoReturn:
     except OSError:
         # No console to speak to; the log line above and the power-off remain.
         state.say(f"troth: refused {code}: {sentence}")
-    end((getattr(state, "policy", None) and state.policy.fail.action) or "poweroff")
+    end(action)
 
 
 def _measure(state: State, code: str) -> str:
     """Extend ``refused`` and the caps; the reason where that was not possible."""
+    if state.sealed:
+        return "the registers are capped already"
+    if code == "tpm-lost":
+        return "the TPM is lost"
     try:
         if state.log is None:
-            # Before stage tee: the refusal alone is then the log of this boot.
+            # Up to stage tee: the refusal alone is then the log of this boot.
             from troth.boot import vtpm
 
-            vtpm.open_log(state)
+            vtpm.open_log_to_refuse(state)
         state.events.measure(event_log.REFUSED, f"refused:{code}".encode())
         seal(state)
-    except (TrothError, OSError) as error:
-        return str(error)
+    except BaseException as error:  # noqa: BLE001 - part of PID 1's last line: it must go on
+        return f"{type(error).__name__}: {error}"
     return ""
 
 
@@ -93,18 +122,24 @@ def seal(state: State) -> None:
 
 
 def end(action: str) -> NoReturn:
-    """Power off, reboot or halt, past drivers that hang. Never returns."""
-    if action != "halt":
-        _thread.start_new_thread(_force_later, ())
+    """Power off, reboot or halt. Never returns."""
     try:
         power.end(action)
-    except OSError as error:
-        raise SystemExit(f"troth: cannot {action}: {error}") from error
+    except OSError:
+        # The end of PID 1 is a kernel panic, and panic=-1 is on the measured command line.
+        os._exit(1)
     # The kernel keeps PID 1 running while devices shut down.
-    while True:
-        time.sleep(1)
+    _sleep_for_ever()
 
 
 def _force_later() -> None:
-    time.sleep(_SHUTDOWN_S)
-    power.force()
+    time.sleep(_FORCE_S)
+    try:
+        power.force()
+    except OSError:
+        os._exit(1)
+
+
+def _sleep_for_ever() -> NoReturn:
+    while True:
+        time.sleep(60)

@@ -13,6 +13,7 @@ import time
 
 from troth.boot import closing, fail
 from troth.boot.state import RUN, RUNTIME, SYSROOT
+from troth.documents import agent_units
 from troth.documents.event_log import quote
 from troth.errors import Refusal
 from troth.linux import signals, tree
@@ -35,9 +36,9 @@ ENVIRON = {
     "TERM": "linux",
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 }
-#: Where systemd reads what the host would like it to do (SECURITY S12).
-_HOST_INPUTS = ("/sys/firmware/dmi", "/sys/firmware/qemu_fw_cfg")
-_UNIT_DIRECTORIES = ("etc/systemd/system", "usr/lib/systemd/system", "lib/systemd/system")
+#: Where systemd reads what the host would like it to do (SECURITY S12): SMBIOS and fw_cfg
+#: credentials, and the EFI variable SystemdOptions, a second command line.
+_HOST_INPUTS = ("/sys/firmware/dmi", "/sys/firmware/qemu_fw_cfg", "/sys/firmware/efi")
 
 
 def run(state: State) -> None:
@@ -67,8 +68,10 @@ def close(state: State) -> None:
     duration_ms = (time.monotonic_ns() - begun_ns) // 1_000_000
     state.say(f"troth: stage handover ok {duration_ms}")
     state.say(f"troth: handover {policy.handover.argv[0]}")
+    state.sealed = True
     if state.tpm is not None:
         state.tpm.close()
+        state.tpm = None
     _free()
     if root:
         _move_root()
@@ -88,15 +91,29 @@ def _check_init(root: str, path: str) -> None:
 
 
 def _check_units(root: str) -> None:
-    """Units of the root that would change the agent's are refused (SECURITY S24)."""
-    for directory in _UNIT_DIRECTORIES:
+    """Refuse a root whose units would change the agent's (``documents.agent_units``)."""
+    for directory in agent_units.DIRECTORIES:
         try:
-            names = os.listdir(f"{root}/{directory}")
-        except FileNotFoundError:
+            fd = tree.open_inside(root, directory)
+        except OSError:
+            # No such directory, as a process in that root would see it.
             continue
-        for name in names:
-            if name.startswith("troth-agent") or name == "service.d":
-                raise Refusal("root-unit-shadowed", f"/{directory}/{name} would change the agent")
+        try:
+            place = f"/proc/self/fd/{fd}"
+            for name in os.listdir(place):
+                if name.startswith(agent_units.AGENT) or (
+                    name in agent_units.FOR_ALL and _says_anything(f"{place}/{name}")
+                ):
+                    raise Refusal(
+                        "root-unit-shadowed", f"/{directory}/{name} would change the agent"
+                    )
+        finally:
+            os.close(fd)
+
+
+def _says_anything(drop_ins: str) -> bool:
+    """Whether a drop-in directory is not simply empty."""
+    return os.path.islink(drop_ins) or not os.path.isdir(drop_ins) or bool(os.listdir(drop_ins))
 
 
 def _runtime(state: State) -> None:

@@ -25,6 +25,7 @@ def main(environ: dict[str, str]) -> None:
         state.deadline_ns = state.started_ns + state.policy.fail.deadline_s * 1_000_000_000
         state.guard = fail.Deadline(state)
         for name, module in stages_of(state.policy):
+            fail.stay_if_ending()
             state.stage = name
             begun = time.monotonic_ns()
             # The table is data; importing by name is what makes a stage the unit of packing.

@@ -26,10 +26,17 @@ def run(state: State) -> None:
     with open("/proc/cmdline", "rb", buffering=0) as file:
         state.cmdline = file.read().removesuffix(b"\n")
     judge_cmdline(state.policy, state.cmdline)
-    if state.arguments or state.environ:
-        word = (state.arguments or sorted(state.environ))[0]
-        raise Refusal("cmdline-unlisted", f"init was started with the unknown word {word!r}")
+    _judge_words(state)
     _judge_rootfs(state.names)
+
+
+def _judge_words(state: State) -> None:
+    """Words the kernel did not know came as arguments and variables: only listed ones may."""
+    words = set(state.cmdline.decode("latin-1").split(" "))
+    came = [*state.arguments, *(f"{name}={value}" for name, value in state.environ.items())]
+    for word in came:
+        if word not in words:
+            raise Refusal("cmdline-unlisted", f"init was started with the unknown word {word!r}")
 
 
 def judge_cmdline(policy: Policy, found: bytes) -> None:

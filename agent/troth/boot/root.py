@@ -26,12 +26,12 @@ def run(state: State) -> None:
         os.mkdir(UPPER)
         mount("tmpfs", UPPER, flags=TIGHT, data="mode=0755,size=50%")
     if policy.overlay == "tmpfs" and "/" in policy.overlay_paths:
-        _overlay("/", target=SYSROOT)
+        _overlay("/", 0, target=SYSROOT)
     else:
         bind(LOWER, SYSROOT, flags=MS_RDONLY | MS_NODEV)
         if policy.overlay == "tmpfs":
-            for path in policy.overlay_paths:
-                _overlay(path, target=SYSROOT + path)
+            for number, path in enumerate(policy.overlay_paths):
+                _overlay(path, number, target=SYSROOT + path)
     for volume in volumes:
         _mount_verified(state, volume, target=SYSROOT + volume.mount, flags=MS_NODEV | MS_NOSUID)
     _recheck(state)
@@ -58,10 +58,10 @@ def _mount_verified(state: State, volume: Volume, *, target: str, flags: int) ->
         ) from error
 
 
-def _overlay(path: str, *, target: str) -> None:
+def _overlay(path: str, number: int, *, target: str) -> None:
     """Writable layer over LOWER``path``: everything in it is lost at power-off."""
     lower = LOWER if path == "/" else LOWER + path
-    place = f"{UPPER}/{path.strip('/').replace('/', '-') or 'root'}"
+    place = f"{UPPER}/{number}"
     status = os.stat(lower)
     try:
         os.mkdir(place)

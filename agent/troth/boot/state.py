@@ -33,7 +33,8 @@ class State:
     ``environ``, ``arguments``: as the kernel gave them; ``names``: what the
     rootfs held before anything was mounted; ``cmdline``: as found, without
     newline; ``log``: None until stage tee; ``disks`` and ``maps``: by volume
-    name; ``times_ms``: (stage, duration).
+    name; ``sealed``: after the caps, when nothing may be measured any more;
+    ``times_ms``: (stage, duration).
     """
 
     __slots__ = (
@@ -49,6 +50,7 @@ class State:
         "names",
         "policy",
         "policy_bytes",
+        "sealed",
         "stage",
         "started_ns",
         "times_ms",
@@ -73,6 +75,7 @@ class State:
         self.tpm_kind = ""
         self.disks: dict[str, Disk] = {}
         self.maps: dict[str, Map] = {}
+        self.sealed = False
         self.times_ms: list[tuple[str, int]] = []
 
     @property

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The other handover: troth stays PID 1 and runs the workload as its child.
 
-The workload has no root rights and no way to gain any. PID 1 reaps whatever is
+The workload has no root rights and no way to gain any: no capabilities, no new
+privileges, no user namespaces. PID 1 reaps whatever is
 left to it, passes signals on, and when the workload ends, or the machine is
 asked to stop, ends everything in order within bounds and switches off.
 """
@@ -13,7 +14,7 @@ import time
 
 from troth.boot import fail
 from troth.boot import handover as last
-from troth.errors import Refusal
+from troth.boot.state import SYSROOT
 from troth.linux import link, signals, syscalls
 from troth.linux.mount import MS_NODEV, MS_NOEXEC, MS_NOSUID, TIGHT, mount
 
@@ -33,11 +34,8 @@ _EXEC_FAILED = 127
 def run(state: State) -> NoReturn:
     """Close the boot, supervise ``policy.handover`` to its end, then power off."""
     handover = state.policy.handover
+    _prepare(SYSROOT if state.policy.volumes else "")
     last.close(state)
-    if not state.policy.volumes:
-        # The rootfs is a tmpfs, whose root anybody may write into (mm/shmem.c: mode 1777).
-        os.chmod("/", 0o755)  # noqa: S103 - the mode of any root
-    _prepare()
     child = _start(handover)
     status = _watch(child, handover.grace_s)
     state.say(f"troth: workload exited {status}")
@@ -46,15 +44,24 @@ def run(state: State) -> NoReturn:
     fail.end("poweroff")
 
 
-def _prepare() -> None:
-    """What a program expects around it: terminals, shared memory, /tmp, loopback."""
+def _prepare(root: str) -> None:
+    """What a program expects around it: terminals, shared memory, /tmp, loopback.
+
+    Before the boot is sealed, so that what fails here is still refused with its
+    code; mounts below /dev move with it.
+    """
+    if not root:
+        # The rootfs is a tmpfs, whose root anybody may write into (mm/shmem.c: mode 1777).
+        os.chmod("/", 0o755)  # noqa: S103 - the mode of any root
+    # A user namespace of its own would give the workload every capability in it.
+    with open("/proc/sys/user/max_user_namespaces", "wb", buffering=0) as limit:
+        limit.write(b"0")
     tight = MS_NOSUID | MS_NOEXEC
     for path in ("/dev/pts", "/dev/shm"):  # noqa: S108 - the kernel's well-known place
         os.makedirs(path, exist_ok=True)
     mount("devpts", "/dev/pts", flags=tight, data="mode=0620,ptmxmode=0666")
     mount("tmpfs", "/dev/shm", flags=tight | MS_NODEV, data="mode=1777,size=25%")  # noqa: S108
-    os.makedirs("/tmp", exist_ok=True)  # noqa: S108
-    mount("tmpfs", "/tmp", flags=TIGHT, data="mode=1777,size=25%")  # noqa: S108
+    mount("tmpfs", f"{root}/tmp", flags=TIGHT, data="mode=1777,size=25%")  # noqa: S108
     link.up("lo")
 
 
@@ -85,8 +92,6 @@ def _drop_rights(handover: Handover) -> None:
     os.setgroups([])
     os.setresgid(handover.group, handover.group, handover.group)
     os.setresuid(handover.user, handover.user, handover.user)
-    if os.getuid() == 0 and handover.user:
-        raise Refusal("workload-user", "the workload would have kept root")
     syscalls.prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 

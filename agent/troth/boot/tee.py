@@ -32,7 +32,11 @@ def run(state: State) -> None:
 
 
 def _entropy() -> None:
-    """The processor must have a random generator and the kernel must be seeded (S32)."""
+    """The processor must have a random generator and the kernel must be seeded (S32).
+
+    Where the kernel has no seed at all, the interpreter itself does not start and
+    the boot ends before this line, as a kernel panic.
+    """
     with open("/proc/cpuinfo", "rb", buffering=0) as file:
         # The flags of the first processor stand in the first page.
         flags = file.read(4096).partition(b"\nflags")[2].partition(b"\n")[0].split()

@@ -10,7 +10,7 @@ import os
 
 from troth.boot.state import RUN
 from troth.documents import event_log
-from troth.errors import Refusal
+from troth.errors import FormatError, Refusal
 from troth.linux import tpm as tpm_device
 from troth.registers.log import EventLog
 
@@ -34,27 +34,31 @@ def open_log(state: State) -> EventLog:
     return log
 
 
+def open_log_to_refuse(state: State) -> None:
+    """A log for the one event of a boot refused before its log was open.
+
+    The TPM is taken as it is, whatever kind it has: what it records is a refusal.
+    """
+    os.makedirs(RUN, 0o755, exist_ok=True)
+    tpm: Tpm | None = None
+    banks: tuple[str, ...] = ()
+    try:
+        tpm = _device(state)
+        if tpm is not None:
+            banks = tpm.banks()
+    except (Refusal, FormatError):
+        # What could not be opened cannot be extended; the log is still written.
+        tpm = None
+    state.log = EventLog(event_log.PATH, tpm=tpm, banks=banks)
+
+
 def _open(state: State) -> tuple[Tpm | None, tuple[str, ...]]:
     """The TPM the policy names and its banks, or (None, ()) where the policy allows none."""
     policy = state.policy
-    if policy.vtpm == "none":
+    tpm = _device(state)
+    if tpm is None:
         return None, ()
-    names = tpm_device.present()
-    if not names:
-        if policy.vtpm == "required":
-            raise Refusal("tpm-missing", "the policy requires a TPM and there is none")
-        return None, ()
-    if len(names) > 1:
-        raise Refusal("tpm-ambiguous", f"{len(names)} TPMs where the policy expects one")
-    from troth.registers.tpm_raw import Tpm
-
-    try:
-        device = tpm_device.TpmDevice(f"/dev/{names[0]}", timeout_s=_TIMEOUT_S)
-    except OSError as error:
-        raise Refusal("tpm-lost", f"/dev/{names[0]} cannot be opened: {error.strerror}") from error
-    state.tpm = device
-    tpm = Tpm(device)
-    state.tpm_kind = _kind(tpm, names[0])
+    state.tpm_kind = _kind(tpm)
     if state.tpm_kind != policy.vtpm_kind:
         raise Refusal(
             "tpm-kind", f"a {state.tpm_kind} TPM where the policy expects {policy.vtpm_kind}"
@@ -65,7 +69,30 @@ def _open(state: State) -> tuple[Tpm | None, tuple[str, ...]]:
     return tpm, banks
 
 
-def _kind(tpm: Tpm, name: str) -> str:
-    if tpm_device.driver(name).replace("-", "_") == "tpm_svsm":
+def _device(state: State) -> Tpm | None:
+    """The machine's one TPM, opened once; None where the policy allows that there is none."""
+    if state.policy.vtpm == "none":
+        return None
+    if state.tpm is None:
+        names = tpm_device.present()
+        if not names:
+            if state.policy.vtpm == "required":
+                raise Refusal("tpm-missing", "the policy requires a TPM and there is none")
+            return None
+        if len(names) > 1:
+            raise Refusal("tpm-ambiguous", f"{len(names)} TPMs where the policy expects one")
+        try:
+            state.tpm = tpm_device.TpmDevice(f"/dev/{names[0]}", timeout_s=_TIMEOUT_S)
+        except OSError as error:
+            raise Refusal(
+                "tpm-lost", f"/dev/{names[0]} cannot be opened: {error.strerror}"
+            ) from error
+    from troth.registers.tpm_raw import Tpm
+
+    return Tpm(state.tpm)
+
+
+def _kind(tpm: Tpm) -> str:
+    if tpm_device.driver(tpm_device.present()[0]).replace("-", "_") == "tpm_svsm":
         return "svsm"
     return "paravisor" if tpm.has_paravisor_report() else "host"

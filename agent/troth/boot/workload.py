@@ -8,6 +8,8 @@ measured is what runs (SECURITY S8).
 
 from __future__ import annotations
 
+import os
+
 from troth.boot.state import LOWER, SYSROOT
 from troth.documents import event_log
 from troth.errors import Refusal
@@ -30,11 +32,13 @@ def run(state: State) -> None:
     try:
         digest = tree_digest(_entries(base, state.policy.workload))
     except FileNotFoundError as error:
-        raise Refusal("workload-missing", f"{error.filename!r} is not in the root") from None
+        name = os.fsdecode(error.filename).removeprefix(base)
+        raise Refusal("workload-missing", f"{name} is not in the root") from None
     state.events.measure(event_log.WORKLOAD, digest)
-    if base and state.policy.overlay != "none":
-        for path in state.policy.workload:
-            bind(base + path, SYSROOT + path, flags=MS_RDONLY | MS_NODEV)
+    # Without a root the workload is pinned where it is.
+    target = SYSROOT if base else ""
+    for path in state.policy.workload:
+        bind(base + path, target + path, flags=MS_RDONLY | MS_NODEV)
 
 
 def _entries(base: str, paths: tuple[str, ...]) -> Iterator[Entry]:

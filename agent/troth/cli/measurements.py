@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 import sys
 
+from troth.cli.status import read_state
+from troth.documents import boot_state
 from troth.registers import measurements
 
 TYPE_CHECKING = False
@@ -15,7 +17,8 @@ if TYPE_CHECKING:
 
 def run(*, as_json: bool) -> int:
     """Print the measurements; 0 when log and TPM agree (or there is none), else 1."""
-    found = measurements.read()
+    boot = boot_state.parse(read_state(boot_state.PATH))
+    found = measurements.read(tpm_used=bool(boot.tpm_kind))
     sys.stdout.write(_json(found) if as_json else _table(found))
     return 1 if any(value.agrees is False for value in found.registers) else 0
 

@@ -7,30 +7,28 @@ import json
 import sys
 
 from troth.abi.hashes import sha256
-from troth.documents import policy_json, strict
+from troth.documents import boot_state, policy_json
 from troth.errors import HostError
 
 POLICY = "/run/troth/runtime/etc/troth/policy.json"
-BOOT = "/run/troth/state/boot.json"
 _LIMIT_BYTES = 1 << 20
 
 
 def run(*, as_json: bool) -> int:
     """Print image, policy, volumes and stages; always 0 in a guest booted by troth."""
-    policy_bytes = _read(POLICY)
+    policy_bytes = read_state(POLICY)
     policy = policy_json.parse(policy_bytes, where=POLICY)
-    boot = strict.Reader(strict.parse(_read(BOOT), where=BOOT), where=BOOT)
-    boot.text("schema", allowed=("troth-boot-v1",))
+    boot = boot_state.parse(read_state(boot_state.PATH))
     tree: dict[str, object] = {
         "image": policy.image_name,
         "svn": policy.svn,
         "policy_sha256": sha256(policy_bytes).hexdigest(),
-        "handover": boot.text("handover"),
+        "handover": boot.handover,
         "snp": policy.snp,
         "vtpm": policy.vtpm,
-        "tpm_kind": boot.text("tpm_kind"),
-        "events": boot.integer("events"),
-        "software_register": boot.digest("software_register", size_bytes=48),
+        "tpm_kind": boot.tpm_kind,
+        "events": boot.events,
+        "software_register": boot.software_register,
         "volumes": [
             {"name": volume.name, "mount": volume.mount, "root_hash": volume.verity.root_hash}
             for volume in policy.volumes
@@ -38,9 +36,8 @@ def run(*, as_json: bool) -> int:
         "overlay": policy.overlay,
         "workload": list(policy.workload),
         "acpi_aml": policy.acpi_aml,
-        "stages": boot.raw("stages"),
+        "stages": boot.stages,
     }
-    boot.close()
     if as_json:
         sys.stdout.write(json.dumps(tree, indent=2) + "\n")
         return 0
@@ -50,7 +47,8 @@ def run(*, as_json: bool) -> int:
     return 0
 
 
-def _read(path: str) -> bytes:
+def read_state(path: str) -> bytes:
+    """What PID 1 left at ``path``; ``HostError`` ``not-booted`` where there is nothing."""
     try:
         with open(path, "rb") as file:
             return file.read(_LIMIT_BYTES)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import posixpath
 from typing import TYPE_CHECKING
 
+from troth.documents import agent_units
 from troth.errors import BuildError
 from troth.image.root_tree import DIRECTORY, FILE, LINK
 from troth.record import record
@@ -20,16 +21,6 @@ from troth.record import record
 if TYPE_CHECKING:
     from troth.image.root_tree import RootTree
 
-_UNIT_DIRECTORIES = (
-    "etc/systemd/system",
-    "etc/systemd/system.control",
-    "etc/systemd/system.attached",
-    "usr/local/lib/systemd/system",
-    "usr/lib/systemd/system",
-    "lib/systemd/system",
-)
-_AGENT = "troth-agent"
-_FOR_ALL = ("service.d", "socket.d", "troth-.service.d", "troth-.socket.d")
 _SYSTEMD = ("lib/systemd/systemd", "usr/lib/systemd/systemd")
 _CLOUD_INIT = ("usr/bin/cloud-init", "usr/bin/cloud-id", "etc/cloud/cloud.cfg")
 _AUTOLOGIN = (b"--autologin", b"-a root")
@@ -89,7 +80,7 @@ def executable(tree: RootTree, path: str, *, where: str = "") -> str:
 def _unit_directories(tree: RootTree) -> tuple[str, ...]:
     """The unit directories of the tree, each once, links (such as a merged /lib) followed."""
     found: dict[str, None] = {}
-    for path in _UNIT_DIRECTORIES:
+    for path in agent_units.DIRECTORIES:
         end = tree.resolve("/" + path)
         if end is not None and tree.entries[end].kind == DIRECTORY:
             found[end] = None
@@ -107,10 +98,10 @@ def _refuse_shadows(tree: RootTree, directories: tuple[str, ...], *, where: str)
             continue
         # A drop-in for all services, or for all whose name begins troth-, is one for the agent.
         above = posixpath.basename(folder)
-        if is_dropin and (above in _FOR_ALL or above.startswith(_AGENT)):
+        if is_dropin and (above in agent_units.FOR_ALL or above.startswith(agent_units.AGENT)):
             raise _shadowed(path, where)
-        linked = name in _FOR_ALL and tree.entries[path].kind == LINK
-        if not is_dropin and (name.startswith(_AGENT) or linked):
+        linked = name in agent_units.FOR_ALL and tree.entries[path].kind == LINK
+        if not is_dropin and (name.startswith(agent_units.AGENT) or linked):
             raise _shadowed(path, where)
 
 

@@ -59,8 +59,12 @@ def disks() -> tuple[Disk, ...]:
         partition = _number(_read(f"{BASE}/{name}/partition"))
         parent = ""
         if partition:
-            # The link's target ends in .../<disk>/<partition>.
-            parent = os.readlink(f"{BASE}/{name}").split("/")[-2]
+            try:
+                # The link's target ends in .../<disk>/<partition>.
+                parent = os.readlink(f"{BASE}/{name}").split("/")[-2]
+            except OSError:
+                # Unplugged since it was listed.
+                continue
         found.append(
             Disk(
                 name=name,

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 
 #: syslog facility daemon (3), severity notice (5): /dev/kmsg takes facility * 8 + severity.
 _NOTICE = b"<29>"
-#: With argument 1 it is tcdrain(3), without loading termios (tty_ioctl(4)).
-_TCSBRK = 0x5409
+_TIOCOUTQ = 0x5411  # bytes not yet sent (ioctl_tty(2))
 LINE_BYTES = 900  # printk cuts records near 1 KiB (LOG_LINE_MAX, kernel/printk/printk.c)
 
 
@@ -38,11 +38,26 @@ class Kmsg:
             return
 
 
-def last_line(text: str) -> None:
-    """Write ``text`` to /dev/console and wait until it has left the machine."""
-    fd = os.open("/dev/console", os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC)
+def last_line(text: str, *, timeout_s: float = 2.0) -> None:
+    """Write ``text`` to /dev/console and wait until it has left, ``timeout_s`` at most.
+
+    Bounded because the host may stop reading: tcdrain(3) would wait for it.
+    """
+    end = time.monotonic() + timeout_s
+    fd = os.open("/dev/console", os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        os.write(fd, b"\r\n" + clean(text) + b"\r\n")
-        fcntl.ioctl(fd, _TCSBRK, 1)
+        left = b"\r\n" + clean(text) + b"\r\n"
+        while time.monotonic() < end:
+            try:
+                left = left[os.write(fd, left) :]
+            except BlockingIOError:
+                time.sleep(0.005)
+            waiting = bytearray(4)
+            fcntl.ioctl(fd, _TIOCOUTQ, waiting, True)
+            if not left and not any(waiting):
+                # The queue is empty; the last characters are in the port's own buffer.
+                time.sleep(0.02)
+                return
+            time.sleep(0.005)
     finally:
         os.close(fd)

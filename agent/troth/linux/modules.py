@@ -7,6 +7,8 @@ import os
 
 from troth.linux import syscalls
 
+_STORAGE = "bc01"  # PCI base class 1: mass storage
+
 
 def load(path: str) -> None:
     """Load the plain .ko at ``path``; loading one that is there already is no error.
@@ -23,7 +25,7 @@ def load(path: str) -> None:
 
 
 def undriven() -> tuple[str, ...]:
-    """Aliases of PCI and virtio devices that no driver claimed, sorted."""
+    """Aliases of virtio devices and PCI storage that no driver claimed, sorted."""
     found = []
     for bus in ("pci", "virtio"):
         base = f"/sys/bus/{bus}/devices"
@@ -36,7 +38,9 @@ def undriven() -> tuple[str, ...]:
                 continue
             try:
                 with open(f"{base}/{name}/modalias", "rb", buffering=0) as file:
-                    found.append(file.read(512).decode("ascii", "replace").strip())
+                    alias = file.read(512).decode("ascii", "replace").strip()
             except OSError:
                 continue
+            if bus == "virtio" or _STORAGE in alias:
+                found.append(alias)
     return tuple(sorted(set(found)))

@@ -6,6 +6,7 @@ Never crosses into another file system when told not to, never follows links.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -108,7 +109,9 @@ def _file_digest(path: bytes) -> bytes:
 def _security(path: bytes) -> tuple[tuple[bytes, bytes], ...]:
     try:
         listed = os.listxattr(path, follow_symlinks=False)
-    except OSError:
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
         # The file system has no attributes at all; it cannot carry security ones either.
         return ()
     return tuple(

@@ -7,6 +7,7 @@ and registers never disagree for another reader (SECURITY S28).
 
 from __future__ import annotations
 
+import _thread
 import fcntl
 import os
 
@@ -44,6 +45,8 @@ class EventLog:
         self._tpm = tpm
         self._banks = banks or DEFAULT_BANKS
         self._count = 0
+        # The deadline's thread may measure a refusal while a stage is measuring.
+        self._turn = _thread.allocate_lock()
         self._expected: dict[tuple[str, int], bytes] = {}
         self._touched: set[int] = set()
         #: The software register, 48 bytes.
@@ -57,6 +60,10 @@ class EventLog:
     def measure(self, kind: str, content: bytes, *, pcr_index: int | None = None) -> None:
         """Extend the register of ``kind`` (or ``pcr_index``) and append the record."""
         index = event_log.PCR_OF[kind] if pcr_index is None else pcr_index
+        with self._turn:
+            self._measure(index, kind, content)
+
+    def _measure(self, index: int, kind: str, content: bytes) -> None:
         digests = pcr.event_digests(self._banks, content)
         fcntl.flock(self._fd, fcntl.LOCK_EX)
         try:

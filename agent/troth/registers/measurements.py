@@ -41,8 +41,11 @@ class Measurements:
     tpm: str
 
 
-def read(path: str = event_log.PATH) -> Measurements:
-    """The log at ``path`` against the TPM; ``HostError`` ``no-event-log``, ``FormatError``."""
+def read(path: str = event_log.PATH, *, tpm_used: bool) -> Measurements:
+    """The log at ``path``, against the TPM where the boot used one.
+
+    Raises ``HostError`` ``no-event-log``, ``FormatError`` of the log.
+    """
     try:
         with open(path, "rb") as file:
             data = file.read(event_log_json.LIMIT_BYTES + 1)
@@ -52,7 +55,10 @@ def read(path: str = event_log.PATH) -> Measurements:
         ) from None
     events = event_log_json.parse(data, where=path)
     replayed = pcr.replay(events)
-    observed, reason = _observe(tuple(replayed))
+    observed: dict[tuple[str, int], bytes] = {}
+    reason = "not used by this boot"
+    if tpm_used:
+        observed, reason = _observe(tuple(replayed))
     return Measurements(
         events=len(events),
         software_register=register.replay(events).hex(),

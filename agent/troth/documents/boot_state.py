@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""/run/troth/state/boot.json: what PID 1 leaves behind for the guest's verbs.
+
+PID 1 prints it without this module (``boot.handover``); a boot test holds both
+against each other. Written before the handover, never changed afterwards.
+"""
+
+from __future__ import annotations
+
+from troth.documents import strict
+from troth.errors import FormatError
+from troth.record import record
+
+PATH = "/run/troth/state/boot.json"
+SCHEMA = "troth-boot-v1"
+
+
+@record
+class BootState:
+    """``handover``: the next init; ``tpm_kind``: "" where no TPM was used; ``events``: so far;
+    ``software_register``: 48 bytes in hex; ``stages``: (name, milliseconds).
+    """  # noqa: D205 - the fields are the summary
+
+    handover: str
+    tpm_kind: str
+    events: int
+    software_register: str
+    stages: tuple[tuple[str, int], ...]
+
+
+def parse(data: bytes, *, where: str = PATH) -> BootState:
+    """The state in ``data``; ``FormatError`` ``json-*``, ``boot-state``."""
+    top = strict.Reader(strict.parse(data, where=where), where=where)
+    top.text("schema", allowed=(SCHEMA,))
+    state = BootState(
+        handover=top.text("handover"),
+        tpm_kind=top.text("tpm_kind"),
+        events=top.integer("events"),
+        software_register=top.digest("software_register", size_bytes=48),
+        stages=_stages(top.raw("stages"), where),
+    )
+    top.close()
+    return state
+
+
+def _stages(tree: object, where: str) -> tuple[tuple[str, int], ...]:
+    found = []
+    for item in tree if isinstance(tree, list) else [None]:
+        match item:
+            case [str(name), int(duration_ms)]:
+                found.append((name, duration_ms))
+            case _:
+                raise FormatError("boot-state", "stages are pairs of name and time", where=where)
+    return tuple(found)
