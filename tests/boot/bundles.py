@@ -58,6 +58,7 @@ format = "verity"
 source = "../models"
 mount = "/srv/models"
 [fail]
+deadline_s = 60
 device_timeout_s = 20
 """
 
@@ -73,6 +74,7 @@ overlay = "none"
 snp = "none"
 vtpm = "none"
 [fail]
+deadline_s = 60
 device_timeout_s = 20
 """
 

@@ -73,11 +73,16 @@ def run(
     *options: str | Path,
     timeout_s: float = TIMEOUT_S,
     watch: Callable[[str, psutil.Process], bool] | None = None,
+    beside: list[str] | None = None,
 ) -> Boot:
-    """Boot ``bundle``. ``watch`` sees the console so far and the process until it returns True."""
+    """Boot ``bundle``. ``watch`` sees the console so far and the process until it returns True.
+
+    ``beside``: a program that runs while the guest does.
+    """
     console = scratch / "console"
     words = [TROTH, "run", bundle, "--accel", "tcg", "--json", "--console", console]
     words += ["--timeout", str(timeout_s), *options]
+    helper = None if beside is None else subprocess.Popen(beside)
     begun_s = time.monotonic()
     with (
         (scratch / "stdout").open("wb") as stdout,
@@ -89,6 +94,9 @@ def run(
             if watch is not None and console.exists() and watch(_text(console), parent):
                 watch = None
             time.sleep(0.02)
+    if helper is not None:
+        helper.kill()
+        helper.wait()
     text = _text(scratch / "stdout")
     assert text, f"troth run said nothing but: {_text(scratch / 'stderr')}"
     return Boot(process.returncode, json.loads(text), _text(console), time.monotonic() - begun_s)

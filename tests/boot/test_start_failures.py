@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from boot.machine import check_refused
 from boot.variants import POLICY
 from troth.abi.cpio import Member
 from troth.documents import event_log_json
+from troth.linux import kmsg
 from troth.measure import pcr
 
 
@@ -154,3 +156,24 @@ def test_initramfs_that_is_cut_off(boot, token, variant):
     assert (found.status, found.code) == (1, "kernel-panic"), f"{found.result}\n{found.console}"
     assert token not in found.console
     assert found.duration_s < 40
+
+
+#: A console that never drains: what writes the last line waits for ever.
+_STUCK = """
+import time
+def last_line(text):
+    time.sleep(10000)
+"""
+
+
+def test_console_that_never_drains(boot, token, variant):
+    """The host owns the console: it cannot keep a refused machine alive by not reading it."""
+    bundle = variant("small")
+    source = Path(kmsg.__file__).read_text("utf-8")
+    bundle.replace_module("troth.linux.kmsg", source + _STUCK)
+    bundle.flip("root.img", 0)
+    found = boot(bundle)
+    assert (found.status, found.code) == (1, "verity-data"), f"{found.result}\n{found.console}"
+    assert found.result["shutdown"] == "guest-reset"
+    assert token not in found.console
+    assert found.duration_s < 60

@@ -26,6 +26,8 @@ def check_rights(boot, *, user, group):
     assert own["NoNewPrivs"] == "1"
     assert int(own["SigBlk"], 16) == int(own["SigIgn"], 16) == int(own["SigCgt"], 16) == 0
     assert f"uid {user} gid {group} groups 0 kill1 EPERM" in boot.section("identity")
+    # A user namespace would come with every capability inside it.
+    assert boot.section("identity").endswith(" userns ENOSPC")
     pid = boot.section("identity").split(" ")[1]
     assert f"pid {pid} sid {pid} " in boot.section("identity")
     assert sorted(boot.lines("list /proc/self/fd")) == ["0", "1", "2", "3"]

@@ -11,13 +11,12 @@ GUEST_ROOMS = ("boot", "registers", "linux")
 
 #: Codes without a guest of their own: what it would take, and what tests them instead.
 NOT_IN_A_GUEST = {
-    "entropy": "every QEMU processor that runs the interpreter has rdrand",
+    "entropy": "without rdrand the interpreter does not start (test_a_machine_without_a_seed)",
     "kernel-open": "the kernel would have to refuse its own sysctl",
     "lockdown": "a kernel without lockdown: Debian's have it",
     "root-unit-shadowed": "build refuses such a root first (test_root_lint)",
     "tpm-ambiguous": "QEMU gives a guest one TPM",
     "tpm-answer": "a TPM that refuses an extend: test_tpm_wire reads such answers",
-    "tpm-kind": "needs an SVSM or a paravisor",
     "tpm-mismatch": "a TPM that forgets an extend (test_event_log)",
     "verity-map": "the kernel would have to make another map than it was asked for",
 }

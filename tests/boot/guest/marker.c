@@ -37,7 +37,8 @@ int main(int count, char **arguments)
 	};
 	static const char *const directories[] = {
 		"/", "/run", "/run/troth", "/run/troth/bin", "/run/systemd", "/sys/firmware",
-		"/sys/firmware/dmi", "/sys/firmware/qemu_fw_cfg", "/proc/self/fd", "/dev/mapper",
+		"/sys/firmware/dmi", "/sys/firmware/qemu_fw_cfg", "/sys/firmware/efi", "/proc/self/fd",
+		"/dev/mapper",
 		"/opt/app", "/run/credentials",
 	};
 	static const char *const writes[] = {

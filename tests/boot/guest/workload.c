@@ -148,10 +148,11 @@ static void report(char **arguments)
 	say("@@ writes\n");
 	for (size_t at = 0; at < sizeof writes / sizeof *writes; at++)
 		try_write(writes[at]);
-	say("@@ identity\npid %d sid %d uid %d gid %d groups %d kill1 %s loopback %s\n", getpid(),
+	say("@@ identity\npid %d sid %d uid %d gid %d groups %d kill1 %s loopback %s userns %s\n", getpid(),
 	    getsid(0), getuid(), getgid(), getgroups(0, NULL),
 	    kill(1, 0) ? strerrorname_np(errno) : "ok",
-	    access("/sys/class/net/lo", F_OK) ? "absent" : "there");
+	    access("/sys/class/net/lo", F_OK) ? "absent" : "there",
+	    unshare(CLONE_NEWUSER) ? strerrorname_np(errno) : "ok");
 }
 
 int main(int count, char **arguments)
