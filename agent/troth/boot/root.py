@@ -62,8 +62,8 @@ def _overlay(path: str, number: int, *, target: str) -> None:
     """Writable layer over LOWER``path``: everything in it is lost at power-off."""
     lower = LOWER if path == "/" else LOWER + path
     place = f"{UPPER}/{number}"
-    status = os.stat(lower)
     try:
+        status = os.stat(lower)
         os.mkdir(place)
         for name in ("upper", "work"):
             os.mkdir(f"{place}/{name}")

@@ -8,6 +8,7 @@
  *   deaf         ignore SIGTERM, ask PID 1 to stop, and make orphans for ever
  *   exit N       end with status N
  */
+#include <sched.h>
 #include "say.h"
 
 static volatile sig_atomic_t heard[65];
