@@ -99,3 +99,30 @@ def test_what_a_directory_may_not_hold(tmp_path):
     with pytest.raises(BuildError) as caught:
         entry.tree(tmp_path / "absent", "app", "files")
     assert caught.value.code == "files-missing"
+
+
+@pytest.mark.parametrize("name", ["a\nf b", "a\x7f", "a\x85b", "a\u2028b"])
+def test_names_that_break_lines_are_refused(tmp_path, name):
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(BuildError) as caught:
+        entry.tree(tmp_path, "app", "files")
+    assert caught.value.code == "files-name"
+
+
+@pytest.mark.parametrize("mode", [0o664, 0o646, 0o777, 0o4722])
+def test_what_others_may_write_is_refused(tmp_path, mode):
+    tmp_path.chmod(0o755)
+    (tmp_path / "run").write_bytes(b"")
+    (tmp_path / "current").symlink_to("run")
+    (tmp_path / "run").chmod(0o4755)
+    assert len(entry.tree(tmp_path, "app", "files")) == 3
+    (tmp_path / "run").chmod(mode)
+    with pytest.raises(BuildError) as caught:
+        entry.tree(tmp_path, "app", "files")
+    assert (caught.value.code, caught.value.hint) == ("files-mode", "chmod go-w")
+    assert caught.value.where == str(tmp_path / "run")
+    (tmp_path / "run").chmod(0o755)
+    tmp_path.chmod(0o775)
+    with pytest.raises(BuildError) as caught:
+        entry.tree(tmp_path, "app", "files")
+    assert caught.value.code == "files-mode"

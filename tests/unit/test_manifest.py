@@ -212,6 +212,28 @@ VOLUME = '[[volume]]\nname = "m"\nformat = "verity"\nsource = "m/"\nmount = "/sr
         (BASE + '[measure]\nworkload = ["/a", "/a/b"]\n', "manifest-conflict", 12),
         (BASE + '[measure]\nworkload = ["/run/x"]\n', "manifest-conflict", 12),
         (BASE + VOLUME + '[measure]\nworkload = ["/srv/m/x"]\n', "manifest-conflict", 17),
+        (BASE + VOLUME + '[measure]\nworkload = ["/srv"]\n', "manifest-conflict", 17),
+        (BASE + VOLUME + '[measure]\nworkload = ["/srv/m"]\n', "manifest-conflict", 17),
+        (
+            BASE.replace("[handover]", 'overlay_paths = ["/opt/a/state"]\n[handover]')
+            + '[measure]\nworkload = ["/opt/a"]\n',
+            "manifest-conflict",
+            13,
+        ),
+        (
+            BASE.replace("[handover]", 'overlay_paths = ["/opt/a"]\n[handover]')
+            + '[measure]\nworkload = ["/opt/a"]\n',
+            "manifest-conflict",
+            13,
+        ),
+        (
+            BASE.replace('[root]\nsource = "rootfs/"\n', "").replace(
+                'init = "/sbin/init"', 'supervise = ["/app/run"]'
+            )
+            + VOLUME,
+            "manifest-conflict",
+            13,
+        ),
         (BASE + VOLUME.replace('"m"', '"root"', 1), "manifest-conflict", 12),
         (BASE + VOLUME.replace('"m"', '"instance"', 1), "manifest-conflict", 12),
         (BASE + VOLUME.replace("/srv/m", "/proc/x"), "manifest-conflict", 15),
@@ -253,6 +275,7 @@ def test_refusals_name_the_line(text, code, line):
         "rdinit=/x",
         "PYTHONPATH=/x",
         "LD_PRELOAD=x",
+        "GLIBC_TUNABLES=x",
         "a  b",
         "x=1 x=2",
         'a="b"',

@@ -24,6 +24,7 @@ from troth.image import (
     policy_compile,
     profile,
     provenance,
+    reference,
     root,
     root_lint,
     workload_entries,
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
             """A function for (done, total) bytes."""
 
 
+#: x86 COMMAND_LINE_SIZE (arch/x86/include/asm/setup.h) without its final NUL.
+_MAX_CMDLINE_BYTES = 2047
 _KINDS = {"file": "f", "directory": "d", "link": "l"}
 
 
@@ -129,6 +132,12 @@ def make(
         (stage / "initramfs").write_bytes(data)
         (stage / "cmdline").write_text(policy.cmdline, encoding="ascii")
         (stage / "policy.json").write_bytes(policy_bytes)
+        if manifest.root is None:
+            workload_entries.check_program(
+                entries,
+                manifest.handover.supervise[0],
+                where=manifest.where("handover", "supervise"),
+            )
         with progress.step("workload digest"):
             workload = _workload(manifest, images, entries)
         # Contents are gone with the work directory: what is asked of them is asked here.
@@ -240,6 +249,7 @@ def _policy(
         ),
         manager=manager,
     )
+    _check_cmdline(manifest, draft)
     profiles = profile.profiles_of(draft)
     platform = profile.load_platform(manifest.image.platform)
     closure = module_closure.close(
@@ -249,6 +259,19 @@ def _policy(
     _check_modules(manifest, closure)
     names = tuple(item.name for item in closure.modules)
     return replace(draft, modules=names), closure, profiles
+
+
+def _check_cmdline(manifest: Manifest, policy: Policy) -> None:
+    """Refuse a command line that the kernel would cut, in any form it is accepted in."""
+    longest = reference.longest_cmdline_bytes(policy)
+    if longest > _MAX_CMDLINE_BYTES:
+        raise BuildError(
+            "cmdline-length",
+            f"the longest accepted command line has {longest} bytes, and the kernel keeps"
+            f" {_MAX_CMDLINE_BYTES}",
+            where=manifest.where("image", "cmdline"),
+            hint="shorten [image] cmdline or the values of cmdline_variable",
+        )
 
 
 def _check_modules(manifest: Manifest, closure: module_closure.Closure) -> None:
@@ -294,5 +317,7 @@ def _workload(
     if not manifest.workload:
         return None
     if manifest.root is None:
-        return workload_entries.of_initramfs(entries, manifest.workload)
+        return workload_entries.of_initramfs(
+            entries, manifest.workload, where=manifest.where("measure", "workload")
+        )
     return workload_entries.of_root(dict(images)["root"].tree, manifest.workload)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import unicodedata
 from typing import TYPE_CHECKING
 
 from troth.abi import cpio
@@ -139,7 +140,8 @@ def tree(source: Path, below: str, why: str) -> tuple[Entry, ...]:
 
     Modes are kept, owners become root, links stay as they are. Raises
     ``BuildError``: ``files-missing``, ``files-node`` (a device, socket or
-    pipe), ``files-name`` (a name that is not UTF-8).
+    pipe), ``files-name`` (a name that is not UTF-8 or holds control
+    characters), ``files-mode`` (others than its owner may write).
     """
     if not source.is_dir():
         raise BuildError("files-missing", "is no directory", where=os.fspath(source))
@@ -148,7 +150,7 @@ def tree(source: Path, below: str, why: str) -> tuple[Entry, ...]:
     try:
         while pending:
             place, path = pending.pop()
-            mode = stat.S_IMODE(place.stat().st_mode)
+            mode = _mode(place.stat().st_mode, os.fspath(place))
             found.append(directory(path, why, mode=mode))
             with os.scandir(place) as items:
                 children = sorted(items, key=lambda item: item.name)
@@ -161,7 +163,7 @@ def tree(source: Path, below: str, why: str) -> tuple[Entry, ...]:
                     pending.append((place / item.name, name))
                 elif item.is_file():
                     data = (place / item.name).read_bytes()
-                    found.append(file(name, data, why, mode=stat.S_IMODE(status.st_mode)))
+                    found.append(file(name, data, why, mode=_mode(status.st_mode, item.path)))
                 else:
                     raise BuildError(
                         "files-node", "is neither file, directory nor link", where=item.path
@@ -173,9 +175,24 @@ def tree(source: Path, below: str, why: str) -> tuple[Entry, ...]:
     return tuple(sorted(found, key=lambda item: item.path))
 
 
+def _mode(mode: int, where: str) -> int:
+    # What is packed is measured: a workload that is not root must not be able to change it.
+    if mode & 0o022:
+        raise BuildError(
+            "files-mode",
+            f"has mode {stat.S_IMODE(mode):04o}: its group or everybody may write to it",
+            where=where,
+            hint="chmod go-w",
+        )
+    return stat.S_IMODE(mode)
+
+
 def _child(path: str, name: str) -> str:
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:
         raise BuildError("files-name", f"the name {name!r} is not UTF-8", where=path) from None
+    # PID 1 gets the list of entries as lines (C0, DEL and C1 controls; U+2028 and U+2029).
+    if any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in name):
+        raise BuildError("files-name", f"the name {name!r} has control characters", where=path)
     return f"{path}/{name}"

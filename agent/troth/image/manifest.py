@@ -229,14 +229,18 @@ def parse(data: bytes, path: Path) -> Manifest:
         for table in top.tables("volume", _KEYS["volume"])
         if (volume := _volume(table, base, later)) is not None
     )
-    rules.check_volumes(top.tables("volume", _KEYS["volume"]))
+    rules.check_volumes(top.tables("volume", _KEYS["volume"]), has_root=root is not None)
     if root is not None:
         names = [table.text("name") for table in top.tables("volume", _KEYS["volume"])]
         rules.check_overlay(tables["root"], names, later)
     tee = _tee(tables["tee"], later)
     fail = _fail(tables["fail"])
     launch = _launch(tables["launch"])
-    rules.check_workload(tables["measure"], top.tables("volume", _KEYS["volume"]))
+    rules.check_workload(
+        tables["measure"],
+        top.tables("volume", _KEYS["volume"]),
+        overlay_paths=tables["root"].texts("overlay_paths"),
+    )
     later.refuse()
     rules.check_tee(tables["tee"], tables["fail"])
     return Manifest(

@@ -61,7 +61,7 @@ RESERVED_PREFIXES = frozenset({
 })
 # fmt: on
 # Words of these beginnings reach PID 1 as arguments or environment, or replace it.
-_REFUSED_BAKED = ("PYTHON", "LD_", "init=", "rdinit=", "initrd=", "--")
+_REFUSED_BAKED = ("PYTHON", "LD_", "GLIBC_", "init=", "rdinit=", "initrd=", "--")
 
 
 class Later:
@@ -109,9 +109,13 @@ def absolute(table: Table, key: str) -> str:
     return path
 
 
+def _inside(path: str, other: str) -> bool:
+    """Whether ``path`` is ``other`` or lies below it."""
+    return (path.rstrip("/") + "/").startswith(other.rstrip("/") + "/")
+
+
 def _overlap(one: str, other: str) -> bool:
-    one_inside, other_inside = one.rstrip("/") + "/", other.rstrip("/") + "/"
-    return one_inside.startswith(other_inside) or other_inside.startswith(one_inside)
+    return _inside(one, other) or _inside(other, one)
 
 
 def check_apart(table: Table, key: str, paths: Sequence[str]) -> None:
@@ -252,8 +256,16 @@ def device(table: Table, key: str, *, default: str) -> str:
     return text
 
 
-def check_volumes(tables: Sequence[Table]) -> None:
+def check_volumes(tables: Sequence[Table], *, has_root: bool) -> None:
     """Names, disks and mount points of all volumes, together."""
+    if tables and not has_root:
+        # PID 1 takes the first volume of the policy for the root.
+        raise tables[0].fail(
+            "mount",
+            "needs a root to lie in, and there is no [root]",
+            code="manifest-conflict",
+            hint="add [root], or pack the files with [initramfs] files",
+        )
     names: list[str] = list(_RESERVED_NAMES)
     disks = [f"serial:{reserved}" for reserved in _RESERVED_NAMES]
     mounts: list[str] = list(_KERNEL_MOUNTS)
@@ -293,19 +305,36 @@ def check_overlay(table: Table, volumes: Sequence[str], later: Later) -> None:
         later.note(table.fail("overlay", ""), "authenticated encrypted volumes for the overlay")
 
 
-def check_workload(table: Table, volumes: Sequence[Table]) -> None:
-    """Workload paths: absolute, apart, in the root itself."""
+def check_workload(table: Table, volumes: Sequence[Table], *, overlay_paths: Sequence[str]) -> None:
+    """Workload paths: absolute, apart, in the root itself, nothing mounted on or below them."""
     paths = table.texts("workload")
     mounts = [volume.text("mount") for volume in volumes]
     for path in paths:
         check_absolute(table, "workload", path)
         for other in (*_KERNEL_MOUNTS, *mounts):
-            if path == other or path.startswith(other + "/"):
+            if _inside(path, other):
                 raise table.fail(
                     "workload",
                     f"{path!r} is inside the mount {other!r}, not in the root's own files",
                     code="manifest-conflict",
                     hint="a verity volume is measured by its own root hash" * (other in mounts),
+                )
+        for other in mounts:
+            if _inside(other, path):
+                # It would hide measured files, and itself vanish below the read-only bind.
+                raise table.fail(
+                    "workload",
+                    f"{path!r} holds the mount {other!r} of a volume",
+                    code="manifest-conflict",
+                    hint="mount the volume elsewhere: it is measured by its own root hash",
+                )
+        for other in overlay_paths:
+            if _inside(other, path):
+                raise table.fail(
+                    "workload",
+                    f"{path!r} is read-only, so {other!r} in it cannot be an overlay path",
+                    code="manifest-conflict",
+                    hint="take it out of [root] overlay_paths",
                 )
     check_apart(table, "workload", paths)
 

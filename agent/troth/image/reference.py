@@ -15,6 +15,7 @@ from troth.documents.reference_values import BANKS, Case, Registers
 from troth.errors import BuildError
 from troth.measure import pcr, register
 from troth.measure.boot_events import POINTS, boot_events
+from troth.record import replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +39,14 @@ def cmdlines(policy: Policy) -> Iterator[tuple[str, str]]:
         text = " ".join(words)
         for form in policy.cmdline_forms:
             yield form, text + (_OVMF_WORD if form == "ovmf-direct" else "")
+
+
+def longest_cmdline_bytes(policy: Policy) -> int:
+    """Length of the longest command line that PID 1 accepts, without looking at all of them."""
+    longest = {key: (max(values, key=len),) for key, values in policy.cmdline_variable.items()}
+    return max(
+        len(text.encode()) for _form, text in cmdlines(replace(policy, cmdline_variable=longest))
+    )
 
 
 def tpm_states(policy: Policy) -> tuple[str, ...]:

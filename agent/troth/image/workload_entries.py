@@ -34,10 +34,11 @@ def of_root(tree: RootTree, paths: tuple[str, ...]) -> bytes:
 
 
 def _below(tree: RootTree, top: str) -> Iterator[Entry]:
-    if top not in tree.entries:
+    # A link would be measured as a link, and PID 1 would bind what it leads to.
+    if top not in tree.entries or tree.entries[top].kind == LINK:
         raise BuildError(
             "workload-link",
-            f"/{top} leads through a link",
+            f"/{top} is a link or leads through one",
             hint="name the path that the link leads to in [measure] workload",
         )
     for path, value in tree.entries.items():
@@ -72,8 +73,40 @@ def _file_digest(tree: RootTree, path: str) -> bytes:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-def of_initramfs(entries: Sequence[packed.Entry], paths: tuple[str, ...]) -> bytes:
-    """The same over entries of the initramfs, for workloads that stay in it."""
+def check_program(entries: Sequence[packed.Entry], program: str, *, where: str = "") -> None:
+    """Refuse a ``program`` (absolute) that is no executable file of the initramfs.
+
+    Raises ``BuildError`` ``init-missing``.
+    """
+    found = {item.path: item for item in entries}.get(program.strip("/"))
+    if found is None or found.kind != "file":
+        raise BuildError(
+            "init-missing",
+            f"{program} {'is not packed' if found is None else f'is a {found.kind}'}",
+            where=where,
+            hint="[handover] supervise begins with a file of [initramfs] files, below /app",
+        )
+    if not found.mode & 0o111:
+        raise BuildError(
+            "init-missing",
+            f"{program} is not executable",
+            where=where,
+            hint="chmod 0755 the file in [initramfs] files",
+        )
+
+
+def of_initramfs(
+    entries: Sequence[packed.Entry], paths: tuple[str, ...], *, where: str = ""
+) -> bytes:
+    """The same over entries of the initramfs, for workloads that stay in it.
+
+    Raises ``BuildError`` ``workload-missing``; ``workload-link`` for a path
+    that leads through a packed link.
+    """
+    kinds = {item.path: item.kind for item in entries}
+    tops = [path.strip("/") for path in paths]
+    for top in tops:
+        _check_packed(kinds, top, where)
     return tree_digest(
         Entry(
             path=item.path.encode(),
@@ -81,7 +114,7 @@ def of_initramfs(entries: Sequence[packed.Entry], paths: tuple[str, ...]) -> byt
             mode=item.mode,
             uid=0,
             gid=0,
-            size_bytes=len(item.target) if item.kind == "link" else len(item.data),
+            size_bytes=len(item.target.encode()) if item.kind == "link" else len(item.data),
             content=(
                 item.target.encode()
                 if item.kind == "link"
@@ -91,6 +124,26 @@ def of_initramfs(entries: Sequence[packed.Entry], paths: tuple[str, ...]) -> byt
             ),
         )
         for item in entries
-        for path in paths
-        if item.path == path.strip("/") or item.path.startswith(path.strip("/") + "/")
+        for top in tops
+        if item.path == top or item.path.startswith(top + "/")
     )
+
+
+def _check_packed(kinds: dict[str, str], top: str, where: str) -> None:
+    parts = top.split("/")
+    above = ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
+    through = next((path for path in above if kinds.get(path) == "link"), "")
+    if through:
+        raise BuildError(
+            "workload-link",
+            f"/{top} is the link /{through} or leads through it",
+            where=where,
+            hint="name the path that the link leads to in [measure] workload",
+        )
+    if top not in kinds:
+        raise BuildError(
+            "workload-missing",
+            f"/{top} is not packed",
+            where=where,
+            hint="without [root], [measure] workload lists paths of the initramfs, such as /app",
+        )
