@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The examples, made from nothing, built and booted as their README says."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from boot import machine
+from boot.bundles import TROTH
+from troth.documents import reference_values
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Makes and builds one example in a copy of examples/; its bundle."""
+
+    def make(name: str) -> Path:
+        copy = tmp_path / "examples"
+        kept = shutil.ignore_patterns("rootfs", "rootfs.tar", "models", "troth.lock")
+        shutil.copytree(REPOSITORY / "examples", copy, ignore=kept)
+        subprocess.run([copy / name / "make-root"], check=True)
+        bundle = tmp_path / "bundle"
+        subprocess.run([TROTH, "build", copy / name / "troth.toml", "-o", bundle], check=True)
+        return bundle
+
+    yield make
+    shutil.rmtree(tmp_path / "examples", ignore_errors=True)
+    shutil.rmtree(tmp_path / "bundle", ignore_errors=True)
+
+
+def told(found: machine.Boot) -> dict[str, str]:
+    """Lines ``demo-check KEY REST`` of the console."""
+    lines = [
+        line[line.index("demo-check ") :].split(" ", 2)
+        for line in found.console.splitlines()
+        if "demo-check " in line
+    ]
+    return {words[1]: words[2] for words in lines if len(words) == 3}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def powered_off(bundle: Path, place: Path) -> Path:
+    """The command line with the example's one variable set."""
+    text = (bundle / "cmdline").read_text()
+    assert "demo.check=off" in text
+    path = place / "cmdline"
+    path.write_text(text.replace("demo.check=off", "demo.check=poweroff"))
+    return path
+
+
+def check_predicted(found: dict, bundle: Path, cmdline: str) -> None:
+    values = reference_values.parse((bundle / "reference-values.json").read_bytes())
+    (case,) = [one for one in values.cases if (one.cmdline, one.tpm) == (cmdline, "present")]
+    assert found["software_register"] == case.handover.software
+    observed = {(row["bank"], row["pcr"]): row["observed"] for row in found["registers"]}
+    assert observed == {(bank, index): value for bank, index, value in case.handover.pcrs}
+
+
+@pytest.mark.skipif(shutil.which("mmdebstrap") is None, reason="needs mmdebstrap")
+def test_service_under_systemd_and_a_host_that_offers_things(made, tmp_path):
+    """Debian's systemd reaches `running`, and takes no order from SMBIOS or fw_cfg (S12)."""
+    bundle = made("service")
+    cmdline = powered_off(bundle, tmp_path)
+    port = free_port()
+    answers = []
+
+    def ask(console, _process):
+        """The guest switches itself off once it has answered somebody."""
+        if "demo-check end" not in console:
+            return False
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:
+            answers.append(json.load(answer))
+        return True
+
+    found = machine.run(
+        bundle,
+        tmp_path,
+        "--forward", f"{port}:8080",
+        "--cmdline", cmdline,
+        "--qemu-arg=-smbios",
+        "--qemu-arg=type=11,value=io.systemd.credential:sysusers.extra=evil",
+        "--qemu-arg=-fw_cfg",
+        "--qemu-arg=name=opt/io.systemd.credentials/sysusers.extra,string=evil",
+        timeout_s=300,
+        watch=ask,
+    )  # fmt: skip
+    assert found.status == 0, f"{found.result}\n{found.console}"
+    (facts,) = answers
+    assert facts["root"]["type"] == "overlay"
+    assert facts["model"]["mount"]["source"].startswith("/dev/dm-")
+    says = told(found)
+    assert says["state"] == "running"
+    assert "failed" not in says
+    assert says["root"].split()[2] == "overlay"
+    assert says["models"].split()[1].startswith("/dev/dm-")
+    assert "ro" in says["workload"].split()[-1].split(",")
+    assert says["credentials"] == "0"
+    check_predicted(json.loads(says["measurements"]), bundle, cmdline.read_text())
+
+
+def test_all_in_the_initramfs(made, tmp_path):
+    bundle = made("initramfs-only")
+    found = machine.run(bundle, tmp_path, "--cmdline", powered_off(bundle, tmp_path))
+    assert found.status == 0, f"{found.result}\n{found.console}"
+    service = json.loads(told(found)["service"])
+    assert service["uid"] == 65534
+    assert found.result["workload_exit"] == 0
+
+
+def test_foreign_root(made, tmp_path):
+    """No Python and no libc in the root: the verbs bring their own."""
+    bundle = made("foreign-root")
+    found = machine.run(bundle, tmp_path)
+    assert found.status == 0, f"{found.result}\n{found.console}"
+    cmdline = (bundle / "cmdline").read_text()
+    check_predicted(json.loads(told(found)["measurements"]), bundle, cmdline)
