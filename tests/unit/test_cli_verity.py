@@ -126,6 +126,6 @@ def test_progress_is_for_terminals(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     run(verity.format_, data, tree)
     err = capsys.readouterr().err
-    assert "hashing [" in err
+    assert "hashing: " in err
     assert "100 %" in err
     assert err.endswith("\r\x1b[K")

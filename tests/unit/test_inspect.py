@@ -28,6 +28,10 @@ MEMBERS = (
 )
 
 
+#: magic, .., 4096-byte blocks, .., 2 blocks: all that tells an erofs.
+EROFS_SUPERBLOCK = bytes.fromhex("e2e1f5e0") + bytes(8) + b"\x0c" + bytes(23) + b"\2" + bytes(91)
+
+
 def sha(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
@@ -200,7 +204,14 @@ def test_summary_says_what_is_not_as_described(make, capsys):
     (folder / "root.img").write_bytes(b"\1" * 5000)
     assert main(["inspect", str(folder)]) == 1
     assert "root.img 5000 DIFFERS" in capsys.readouterr().out
-    assert main(["inspect", str(folder / "root.img")]) == 0
+    assert main(["inspect", str(folder / "root.img")]) == 1
+    assert "[inspect-kind]" in capsys.readouterr().err
+    image = folder / "other.img"
+    image.write_bytes(bytes(1024) + EROFS_SUPERBLOCK + bytes(8192))
+    assert main(["inspect", str(image)]) == 0
+    assert capsys.readouterr().out.endswith(", erofs\n")
+    assert main(["inspect", str(image), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["image"] == "erofs"
 
 
 @pytest.mark.parametrize(

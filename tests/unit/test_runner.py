@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,7 +19,8 @@ import pytest
 
 from troth.cli.main import main
 from troth.documents import bundle as bundle_document
-from troth.machine import bundle_dir, qemu, runner
+from troth.errors import HostError
+from troth.machine import bundle_dir, host_memory, monitor, qemu, runner
 from troth.machine.chart import bars, draw
 from troth.machine.console import Handover, Panic, Refused, Stage
 from troth.machine.outcome import Ending, Record
@@ -86,6 +88,7 @@ def fake_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("workload", "handover", None),
         ("exec-fails", "refused", "init-refused"),
         ("killed", "machine", "qemu-stopped"),
+        ("unheard", "machine", "machine-end"),
         ("complains", "machine", "qemu-failed"),
         ("flood", "handover", None),
     ],
@@ -269,6 +272,8 @@ def test_artefact_names_stay_in_the_bundle(bundle, capsys, name):
         (["--timeout", "nan"], "usage"),
         (["--cmdline", "/nonexistent"], "cmdline-file"),
         (["--tpm-state", "x"], "usage"),
+        (["--memory", "9999999G"], "usage"),
+        (["--memory", "9999999M"], "usage"),
         (["--firmware", "coreboot"], "usage"),
     ],
 )
@@ -323,6 +328,43 @@ def record(*events, reason="guest-shutdown", timed_out_s=None, status=0) -> Reco
 def test_a_missing_reason_never_makes_a_panic_good():
     late = record(Handover("/sbin/init", 1.0), Panic("verity-panic", "x"), reason="")
     assert late.outcome().code == "verity-panic"
+
+
+def test_an_unheard_end_is_not_a_good_one():
+    ended = record(Handover("/sbin/init", 1.0), reason="").outcome()
+    assert (ended.kind, ended.code, ended.good) == ("machine", "machine-end", False)
+    assert record(Handover("/sbin/init", 1.0)).outcome().good
+
+
+def test_the_monitor_is_read_to_its_end(tmp_path):
+    """The event that says why is the last thing in the socket when QEMU ends."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "monitor"))
+        listener.listen(1)
+        heard = monitor.Monitor(tmp_path / "monitor")
+        assert heard.connect()
+        end, _ = listener.accept()
+    with end:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        end.sendall(b'{"event": "RESUME"}\n' * 8000)
+        end.sendall(b'{"event": "SHUTDOWN", "data": {"reason": "guest-shutdown"}}\n')
+    assert heard.reason == ""
+    heard.drain()
+    heard.close()
+    assert heard.reason == "guest-shutdown"
+
+
+def test_memory_of_this_machine(tmp_path):
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal:  2097152 kB\nMemFree: 1 kB\nSwapTotal:  1048576 kB\n")
+    assert host_memory.most_mib(meminfo) == 3072
+    meminfo.write_text(f"MemTotal: {1 << 40} kB\n")
+    assert host_memory.most_mib(meminfo) == 1000 << 10
+    meminfo.write_text("MemTotal: much\n")
+    with pytest.raises(HostError) as caught:
+        host_memory.most_mib(meminfo)
+    assert caught.value.code == "host-memory"
+    assert 64 < host_memory.most_mib() <= 1000 << 10
 
 
 def test_a_refusal_outlives_the_time_limit():

@@ -43,3 +43,13 @@ def test_a_failed_step_says_so():
     with pytest.raises(ValueError, match="x"), Terminal(stream).step("a\x1b[2Jb"):
         raise ValueError("x")
     assert stream.getvalue().startswith("a�[2Jb: failed after ")
+
+
+def test_a_passing_bar_leaves_nothing():
+    for stream, want in ((Screen(), "\r\x1b[K"), (io.StringIO(), "")):
+        with Terminal(stream).passing_bar("hashing") as update:
+            update(1, 2)
+            update(2, 2)
+        assert stream.getvalue().endswith(want)
+        assert ("100 %" in stream.getvalue()) == bool(want)
+        assert want or not stream.getvalue()

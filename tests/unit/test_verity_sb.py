@@ -25,7 +25,7 @@ superblocks = st.builds(
     Superblock,
     uuid=st.binary(min_size=16, max_size=16),
     algorithm=st.sampled_from(sorted(verity_sb.DIGEST_BYTES)),
-    data_blocks=st.integers(1, 2**44),
+    data_blocks=st.integers(1, 2**43),
     salt=st.binary(max_size=256),
     data_block_bytes=st.sampled_from([1 << n for n in range(9, 20)]),
     hash_block_bytes=st.sampled_from([1 << n for n in range(9, 20)]),

@@ -89,6 +89,8 @@ def _diff(one: Target, other: Target, *, as_json: bool) -> int:
 
 
 def _summary(target: Target, *, as_json: bool) -> int:
+    single = target.bundle is None and target.initramfs is None
+    image = looking.image_kind(target.path) if single else ""
     wrong = looking.check_artefacts(target)
     entries = looking.list_(target) if target.initramfs is not None else ()
     size_bytes = sum(item.size_bytes for item in entries)
@@ -98,6 +100,7 @@ def _summary(target: Target, *, as_json: bool) -> int:
         tree: dict[str, object] = {
             "entries": len(entries),
             "unpacked_bytes": size_bytes,
+            "image": image or None,
             "wrong": list(wrong),
             "unknown": unknown,
         }
@@ -117,8 +120,8 @@ def _summary(target: Target, *, as_json: bool) -> int:
             print(f"file      {item.name} {item.size_bytes} {verdict}")
         for disk in bundle.disks:
             print(f"disk      serial {disk.serial}: {disk.file}")
-    elif target.initramfs is None:
-        print(f"file      {target.path} {target.path.stat().st_size}, not an initramfs")
+    elif image:
+        print(f"image     {target.path} {target.path.stat().st_size}, {image}")
     if target.initramfs is not None:
         print(f"initramfs {len(entries)} entries, {size_bytes} bytes unpacked")
     for path in unknown:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from troth.errors import HostError, MachineError, UsageError
-from troth.machine import bundle_dir, kvm_probe, outcome, qemu, runner
+from troth.machine import bundle_dir, host_memory, kvm_probe, outcome, qemu, runner
 from troth.machine.console import Neutraliser
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _SERIAL = re.compile(r"[a-z0-9-]{1,20}\Z")
 _PORT_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _MEMORY = re.compile(r"([1-9][0-9]{0,6})([MG])\Z")
+#: More need interrupt remapping, which the machine does not have.
 _MAX_CPUS = 255
 _DRY_RUN_FOLDER = Path("/tmp/troth-run")  # noqa: S108  # shown, never used
 
@@ -139,7 +140,13 @@ def _memory_mib(text: str) -> int:
     match = _MEMORY.match(text)
     if match is None:
         raise UsageError("usage", f"--memory {text!r} is no size", hint="such as 512M or 2G")
-    return int(match[1]) * (1024 if match[2] == "G" else 1)
+    size_mib = int(match[1]) * (1024 if match[2] == "G" else 1)
+    if size_mib > (most_mib := host_memory.most_mib()):
+        raise UsageError(
+            "usage",
+            f"--memory {text}: QEMU can give a guest at most {most_mib}M on this machine",
+        )
+    return size_mib
 
 
 def _disk(text: str) -> qemu.DiskImage:

@@ -68,6 +68,15 @@ class Terminal:
 
         return update
 
+    @contextlib.contextmanager
+    def passing_bar(self, text: str) -> Iterator[Callable[[int, int], None]]:
+        """As ``bar``, for work that is a verb's all: nothing of it stays."""
+        try:
+            yield self.bar(text)
+        finally:
+            self._clear()
+            self._stream.flush()
+
     def _draw(self, text: str) -> None:
         columns = shutil.get_terminal_size().columns
         shown = f"{'  ' * self._depth}{_printable(text)}"[: columns - 1]

@@ -12,15 +12,12 @@ import os
 import sys
 from typing import TYPE_CHECKING, Protocol
 
+from troth.cli.terminal import Terminal
 from troth.errors import FormatError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Self
-
     from troth.abi.verity_sb import Superblock
 
-_BAR_CELLS = 40
 _HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
 
 
@@ -59,13 +56,11 @@ def format_(options: FormatOptions) -> int:
     if len(salt) > MAX_SALT_BYTES:
         raise UsageError("verity-salt", f"the salt has more than {MAX_SALT_BYTES} bytes")
     uuid = _uuid(options.uuid)
-    with _Bar("hashing") as bar:
+    with Terminal().passing_bar("hashing") as update:
         if _one_file(options.data, options.hash):
-            made = append_tree(options.data, salt=salt, uuid=uuid, progress=bar.update)
+            made = append_tree(options.data, salt=salt, uuid=uuid, progress=update)
         else:
-            made = format_image(
-                options.data, options.hash, salt=salt, uuid=uuid, progress=bar.update
-            )
+            made = format_image(options.data, options.hash, salt=salt, uuid=uuid, progress=update)
     found: dict[str, object] = {
         **_parameters(made.superblock),
         "hash_offset_bytes": made.hash_offset_bytes,
@@ -96,13 +91,13 @@ def verify(options: VerifyOptions) -> int:
     superblock = read_superblock(options.hash, hash_offset_bytes=offset_bytes)
     result: dict[str, object] = {**_parameters(superblock), "hash_offset_bytes": offset_bytes}
     try:
-        with _Bar("checking") as bar:
+        with Terminal().passing_bar("checking") as update:
             found = verify_image(
                 options.data,
                 options.hash,
                 root_hash=wanted,
                 hash_offset_bytes=offset_bytes,
-                progress=bar.update,
+                progress=update,
             )
     except FormatError as error:
         if not options.json:
@@ -177,32 +172,3 @@ def _uuid(text: str | None) -> bytes:
             hint="write it as 8-4-4-4-12 hexadecimal digits",
         )
     return value.bytes
-
-
-class _Bar:
-    """A progress bar on standard error, where that is a terminal."""
-
-    def __init__(self, verb: str) -> None:
-        self._verb = verb
-        self._shown = -1
-        self.update: Callable[[int, int], None] | None = None
-
-    def __enter__(self) -> Self:
-        if sys.stderr.isatty():
-            self.update = self._draw
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._shown >= 0:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
-
-    def _draw(self, done_bytes: int, total_bytes: int) -> None:
-        percent = done_bytes * 100 // max(total_bytes, 1)
-        if percent == self._shown:
-            return
-        self._shown = percent
-        cells = percent * _BAR_CELLS // 100
-        bar = "#" * cells + "-" * (_BAR_CELLS - cells)
-        sys.stderr.write(f"\r{self._verb} [{bar}] {percent:3d} % of {total_bytes >> 20} MiB")
-        sys.stderr.flush()

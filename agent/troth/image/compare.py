@@ -21,8 +21,9 @@ def first_difference(
 ) -> str:
     """A sentence about the first event that no accepted boot has there; "" where there is none.
 
-    Of all accepted boots the one is taken that agrees longest. A log may end
-    before the handover; it then agrees as far as it goes.
+    Of all accepted boots the one is taken that agrees longest. A log that ends
+    before the handover (its ``cap`` records) differs where it ends: without
+    them nobody knows what else was measured.
     """
     best: tuple[int, tuple[Event, ...]] = (-1, ())
     for _form, cmdline in reference.cmdlines(policy):
@@ -36,11 +37,14 @@ def first_difference(
                 point="handover",
             )
             agreed = _agreement(events, expected)
-            if agreed == len(events):
+            if agreed == len(events) == len(expected):
                 return ""
             if agreed > best[0]:
                 best = (agreed, expected)
     place, expected = best
+    if place == len(events):
+        ended = f"ends after record {place - 1}" if place else "is empty: it ends"
+        return f"the log {ended}, before {expected[place].kind}"
     found = events[place]
     if place >= len(expected):
         return f"record {place} ({found.kind}) comes after the last expected one"

@@ -12,6 +12,7 @@ import hashlib
 import stat
 from typing import TYPE_CHECKING
 
+from troth.abi import filesystem_sb
 from troth.documents import bundle as bundle_document
 from troth.errors import FormatError, UsageError
 from troth.image import initramfs_file
@@ -95,6 +96,27 @@ def open_(path: Path) -> Target:
         raise UsageError("inspect-target", "is neither file nor directory", where=str(path))
     found = initramfs_file.compression_of(path) is not None
     return Target(path=path, bundle=None, initramfs=path if found else None)
+
+
+def image_kind(path: Path) -> str:
+    """The file system in the image at ``path``: erofs, squashfs or ext4.
+
+    Raises ``FormatError``: ``inspect-kind`` for a file that is none of what
+    troth makes, the ``filesystem-*`` codes for a broken image.
+    """
+    with path.open("rb") as file:
+        head = file.read(filesystem_sb.HEAD_BYTES)
+    try:
+        return filesystem_sb.identify(head, where=str(path)).type
+    except FormatError as error:
+        if error.code != "filesystem-unknown":
+            raise
+    raise FormatError(
+        "inspect-kind",
+        "is neither a bundle, an initramfs nor an image",
+        where=str(path),
+        hint="any two files can be compared: troth inspect ONE diff OTHER",
+    )
 
 
 def _members(target: Target) -> tuple[Member, ...]:

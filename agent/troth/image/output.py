@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 def staged(output: Path) -> Iterator[Path]:
     """A private directory that becomes ``output`` when the block ends well.
 
-    An older bundle there is replaced; anything else there is left alone and
-    refused. Raises ``UsageError`` ``output-occupied``, ``HostError`` ``output-write``.
+    An older bundle there is replaced, and kept where that fails; anything else
+    there is left alone and refused. Raises ``UsageError`` ``output-occupied``,
+    ``HostError`` ``output-write``.
     """
     _check(output)
     try:
@@ -52,12 +53,18 @@ def _check(output: Path) -> None:
 
 
 def _publish(stage: Path, output: Path) -> None:
-    stage.chmod(0o755)
     aside = stage.with_name(stage.name + ".old")
     try:
-        if output.exists():
+        stage.chmod(0o755)
+        replaces = output.exists()
+        if replaces:
             os.rename(output, aside)
-        os.rename(stage, output)
+        try:
+            os.rename(stage, output)
+        except OSError:
+            if replaces:
+                os.rename(aside, output)
+            raise
     except OSError as error:
         raise BuildError("output-write", f"{error.strerror}", where=str(output)) from None
     shutil.rmtree(aside, ignore_errors=True)

@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
 import socket
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 _MAX_PENDING_BYTES = 1 << 20
+#: QEMU has ended when this is waited for: only a process it left behind could take longer.
+_DRAIN_S = 2.0
 
 
 class Monitor:
@@ -59,6 +63,18 @@ class Monitor:
         for line in lines:
             self._message(line)
         return bool(data) and len(self._pending) <= _MAX_PENDING_BYTES
+
+    def drain(self) -> None:
+        """Read to the end of what QEMU said, once it has ended; two seconds at most.
+
+        Its last event, the one that says why, is sent just before it ends: it is
+        in the socket then, and not yet read.
+        """
+        until_s = time.monotonic() + _DRAIN_S
+        while self.connection is not None and self.read():
+            left_s = until_s - time.monotonic()
+            if left_s <= 0 or not select.select([self.connection], [], [], left_s)[0]:
+                return
 
     def _message(self, line: bytes) -> None:
         with contextlib.suppress(ValueError, RecursionError):

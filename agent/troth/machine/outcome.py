@@ -2,7 +2,8 @@
 """What a boot came to: the events of its console and its end, judged.
 
 Serves ``machine.runner`` (which fills in a ``Record``), ``machine.chart`` and
-``troth run``. Pure. Must never call an ending good that QEMU says was a reset.
+``troth run``. Pure. Must never call an ending good that QEMU
+does not say was the guest's own power-off.
 """
 
 from __future__ import annotations
@@ -110,7 +111,10 @@ class Record:
             last = f" after stage {self.stages[-1].name}" if self.stages else ""
             message = f"the guest ended without handover{last}"
             return Outcome("no-handover", "no-handover", message)
-        if ending.reason not in ("", "guest-shutdown"):
+        if not ending.reason:
+            # The guest may have been reset, or never have had a monitor to speak of.
+            return Outcome("machine", "machine-end", "QEMU ended without saying why")
+        if ending.reason != "guest-shutdown":
             return Outcome("reboot", "guest-reboot", "the guest reset instead of powering off")
         if self.supervised and self.workload is None:
             return Outcome("workload", "workload-lost", "PID 1 did not say how the workload ended")

@@ -3,7 +3,7 @@
 
 Serves ``troth run``. Everything started here has ended at return, also after
 Ctrl-C, SIGTERM and time-out. Must never take the guest's word alone for a good
-end: that needs QEMU's own exit and, where heard, QEMU's reason for it.
+end: that needs QEMU's own exit and QEMU's reason for it.
 """
 
 from __future__ import annotations
@@ -127,6 +127,7 @@ class _Run:
             # SIGKILL, not SIGTERM: on SIGTERM QEMU would end swtpm before the TPM is shut down.
             process.end(self._process, at_once=True)
             self._drain()
+            self._monitor.drain()
             self._monitor.close()
             self._selector.close()
             for pipe in (self._process.stdout, self._process.stderr):
@@ -174,6 +175,8 @@ class _Run:
     def _drain(self) -> None:
         """What QEMU left in the pipes when it ended; bounded by what a pipe holds."""
         for key in list(self._selector.get_map().values()):
+            if key.fileobj is self._monitor.connection:
+                continue
             with contextlib.suppress(BrokenPipeError):
                 for _ in range(64):
                     if not key.data():
