@@ -82,8 +82,12 @@ def test_service_under_systemd_and_a_host_that_offers_things(made, tmp_path):
         """The guest switches itself off once it has answered somebody."""
         if "demo-check end" not in console:
             return False
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:
-            answers.append(json.load(answer))
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:
+                answers.append(json.load(answer))
+        except OSError:
+            # Started, and not listening yet.
+            return False
         return True
 
     found = machine.run(
