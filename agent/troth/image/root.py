@@ -29,7 +29,14 @@ from uuid import UUID
 
 from troth.abi import filesystem_sb
 from troth.errors import BuildError, FormatError, HostError
-from troth.image import module_tree, tree_archive, tree_directory, tree_image, verity_image
+from troth.image import (
+    module_tree,
+    tree_archive,
+    tree_directory,
+    tree_image,
+    tree_ready,
+    verity_image,
+)
 from troth.image.root_tree import DIRECTORY, Entry, RootTree
 from troth.record import record
 
@@ -223,7 +230,7 @@ def _ready(request: RootRequest, kind: str, output: Path, work: Path) -> RootTre
         )
     shutil.copyfile(request.source, output)
     # Opened again below another name: a copy that changes nothing but the padding at its end.
-    tree = tree_image.read(output, kind, work=work, where=request.where)
+    tree = tree_ready.read(output, kind, work=work, where=request.where)
     for point, _mode in request.mount_points:
         entry = tree.entries.get(point.strip("/"))
         if entry is None or entry.kind != DIRECTORY:

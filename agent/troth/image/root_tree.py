@@ -92,13 +92,17 @@ def check_path(path: str, *, where: str = "") -> str:
 
 
 class RootTree:
-    """Entries by path ("" is the root), sorted when asked; contents below ``folder``."""
+    """Entries by path ("" is the root), sorted when asked; contents below ``folder``.
+
+    ``doubts``: paths of which something is not known, with what; the empty path for all.
+    """
 
     def __init__(self, folder: Path, *, where: str = "") -> None:
         folder.mkdir(mode=0o700)
         self.folder = folder
         self.where = where
         self.entries: dict[str, Entry] = {"": Entry(DIRECTORY)}
+        self.doubts: dict[str, str] = {}
         self._root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._parent = ""
         self._parent_fd = os.dup(self._root)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A ``RootTree`` as a file-system image, and a ready image as a ``RootTree``.
+"""A ``RootTree`` as a file-system image.
 
 Serves ``root``. mkfs takes owners, modes and devices from the file system it
 reads, and only root could make those: so it runs under ``fakeroot`` with a
@@ -13,27 +13,18 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 import sys
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid5
 
-from troth.errors import BuildError
 from troth.image import program
-from troth.image.root_tree import (
-    BLOCK,
-    CHARACTER,
-    DIRECTORY,
-    FILE,
-    LINK,
-    MODE_BITS,
-    Entry,
-    RootTree,
-)
+from troth.image.root_tree import BLOCK, CHARACTER, MODE_BITS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from troth.image.root_tree import RootTree
 
 #: Mount data per file system: ext4 would replay a journal, which a read-only disk refuses.
 OPTIONS = {"erofs": "", "squashfs": "", "ext4": "noload"}
@@ -113,47 +104,3 @@ def run_fake(tree: RootTree, argv: Sequence[str], *, work: Path) -> None:
         listed.write_text(json.dumps(attributes))
         command += [sys.executable, "-I", "-c", _STARTER, str(listed)]
     program.run([*command, *argv])
-
-
-def read(image: Path, file_system: str, *, work: Path, where: str = "") -> RootTree:
-    """The tree in a ready ``image``, unpacked by the file system's own tool, for looking at.
-
-    Owners and device nodes are not looked at (an unprivileged user could not
-    unpack them). Raises ``BuildError`` ``ready-image``; ``HostError`` ``program-missing``.
-    """
-    tree = RootTree(work / "ready", where=where)
-    if file_system == "erofs":
-        argv = ["fsck.erofs", f"--extract={tree.folder}", "--overwrite", "--preserve-perms"]
-        argv += ["--no-preserve-owner", str(image)]
-    elif file_system == "squashfs":
-        argv = ["unsquashfs", "-quiet", "-no-progress", "-no-xattrs", "-force"]
-        argv += ["-dest", str(tree.folder), str(image)]
-    else:
-        argv = ["debugfs", "-R", f'rdump / "{tree.folder}"', str(image)]
-    try:
-        program.run(["fakeroot", "--", *argv])
-    except BuildError as error:
-        raise BuildError(
-            "ready-image", f"not a sound {file_system} image: {error.message}", where=where
-        ) from None
-    _scan(tree)
-    return tree
-
-
-def _scan(tree: RootTree) -> None:
-    todo = [""]
-    while todo:
-        inside = todo.pop()
-        with os.scandir(tree.folder / inside) as listing:
-            found = sorted(listing, key=lambda item: item.name)
-        for item in found:
-            path = f"{inside}/{item.name}" if inside else item.name
-            status = item.stat(follow_symlinks=False)
-            mode = stat.S_IMODE(status.st_mode)
-            if stat.S_ISDIR(status.st_mode):
-                tree.entries[path] = Entry(DIRECTORY, mode)
-                todo.append(path)
-            elif stat.S_ISLNK(status.st_mode):
-                tree.entries[path] = Entry(LINK, 0o777, target=os.readlink(item.path))
-            elif stat.S_ISREG(status.st_mode):
-                tree.entries[path] = Entry(FILE, mode, size_bytes=status.st_size)

@@ -28,9 +28,24 @@ def of_root(tree: RootTree, paths: tuple[str, ...]) -> bytes:
     """The 32-byte digest of ``paths`` (absolute) in ``tree``.
 
     Raises ``BuildError`` ``workload-link`` for a path that leads through a
-    link: PID 1 binds the path itself, so it must be one.
+    link: PID 1 binds the path itself, so it must be one. ``workload-ready``
+    for one in a ready image that could not be read back exactly.
     """
+    for path in paths:
+        _check_doubts(tree, path.strip("/"))
     return tree_digest(item for path in paths for item in _below(tree, path.strip("/")))
+
+
+def _check_doubts(tree: RootTree, top: str) -> None:
+    for path, doubt in tree.doubts.items():
+        if not path or path == top or path.startswith(top + "/"):
+            raise BuildError(
+                "workload-ready",
+                f"/{top} in a ready image cannot be read back exactly:"
+                f" {f'/{path} {doubt}' if path else doubt}",
+                where=tree.where,
+                hint="give [root] source as a directory or a tar",
+            )
 
 
 def _below(tree: RootTree, top: str) -> Iterator[Entry]:
