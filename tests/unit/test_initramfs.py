@@ -83,6 +83,18 @@ def test_where_files_came_from(collected):
     assert not [path for _origin, path in collected.python_files if "/troth/" in path]
 
 
+def test_troths_own_files_are_told_apart(collected, entries):
+    """The lock pins them: each packed module of troth, init and launcher, nothing else."""
+    names = {path for _origin, path in collected.troth_files}
+    packed = {item.path for item in entries if "/troth/" in item.path and item.kind == "file"}
+    assert {name for name in names if name.endswith(".pyc")} == {
+        name for name in packed if name.endswith(".pyc")
+    }
+    assert {"init", "runtime/bin/troth"} <= names
+    assert not names & {path for _origin, path in collected.python_files}
+    assert all(os.path.isfile(origin) for origin, _path in collected.troth_files)
+
+
 def test_every_entry_says_why(entries):
     assert all(item.why.strip() for item in entries)
     assert all(item.mode & 0o022 == 0 for item in entries if item.kind == "file")

@@ -12,10 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzz import lock as fuzz_lock
+from troth import __version__
+from troth.cli.main import main
 from troth.documents import lock
 from troth.documents.lock import Interpreter, Item, Kernel, Lock
 from troth.errors import BuildError, FormatError, HostError
-from troth.image import provenance
+from troth.image import account, manifest, provenance
+from troth.image import build as image_build
 from troth.image.root_tree import FILE, Entry, RootTree
 from troth.record import replace
 
@@ -106,8 +109,15 @@ def test_files_of_this_machine():
     assert by_name[own].package == ""
     with open(own, "rb") as file:
         assert by_name[own].sha256 == hashlib.sha256(file.read()).hexdigest()
-    (tool,) = provenance.tools(["tar"])
+    tool, *libraries = provenance.tools(["tar"])
     assert (tool.name, tool.package) == ("tar", "tar")
+    linked = {os.path.basename(item.name): item for item in libraries}
+    libc = linked["libc.so.6"]
+    assert libc.package == "libc6"
+    with open(libc.name, "rb") as file:
+        assert libc.sha256 == hashlib.sha256(file.read()).hexdigest()
+    assert any(name.startswith("ld-linux") for name in linked)
+    assert len(linked) == len(libraries)
     with pytest.raises(HostError):
         provenance.tools(["no-such-program"])
 
@@ -127,3 +137,68 @@ def test_packages_of_a_root(tmp_path):
         ("a", "1", "root"),
         ("b", "2", "root"),
     ]
+
+
+def test_a_script_has_no_libraries(tmp_path, monkeypatch):
+    script = tmp_path / "script"
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (item,) = provenance.tools(["script"])
+    assert item.sha256 == hashlib.sha256(b"#!/bin/sh\n").hexdigest()
+
+
+def test_troth_itself_is_pinned(tmp_path):
+    files = []
+    for name in ("b", "a"):
+        (tmp_path / name).write_text(name)
+        files.append((str(tmp_path / name), f"lib/{name}.pyc"))
+    sums = "".join(
+        f"{hashlib.sha256(name.encode()).hexdigest()}  lib/{name}.pyc\n" for name in "ab"
+    )
+    item = provenance.troth(files)
+    assert (item.name, item.version) == ("troth", __version__)
+    assert item.sha256 == hashlib.sha256(sums.encode()).hexdigest()
+    assert provenance.troth(files[::-1]) == item
+    (tmp_path / "b").write_text("changed")
+    other = replace(SAMPLE, tools=(provenance.troth(files),))
+    (found,) = lock.compare(replace(SAMPLE, tools=(item,)), other)
+    assert found.what == "tool troth"
+    assert found.locked.startswith(f"troth {__version__} sha256:")
+
+
+def test_the_lock_is_written_as_a_whole(tmp_path, monkeypatch):
+    text = '[image]\nname = "x"\nkernel = "debian:linux-image"\n[root]\nsource = "r"\n'
+    made = manifest.parse((text + '[tee]\nsnp = "none"\n').encode(), tmp_path / "troth.toml")
+    (tmp_path / lock.FILE_NAME).write_text("old")
+    account.write_lock(made, SAMPLE)
+    assert account.read_lock(made) == lock.parse(lock.print_(SAMPLE))
+    assert (tmp_path / lock.FILE_NAME).stat().st_mode & 0o777 == 0o644
+
+    def refuses(_source, _target):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(os, "replace", refuses)
+    with pytest.raises(HostError, match="Read-only") as caught:
+        account.write_lock(made, replace(SAMPLE, tools=()))
+    assert caught.value.code == "lock-write"
+    assert os.listdir(tmp_path) == [lock.FILE_NAME]
+    assert account.read_lock(made) == lock.parse(lock.print_(SAMPLE))
+
+
+def test_no_bundle_without_its_lock(tmp_path, monkeypatch):
+    """The lock is the last thing that can fail before a bundle is published."""
+    text = '[image]\nname = "x"\nkernel = "debian:linux-image"\n[root]\nsource = "r"\n'
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/troth.toml").write_text(text + '[tee]\nsnp = "none"\n')
+    monkeypatch.setattr(image_build, "make", lambda *_args, **_words: None)
+    monkeypatch.setattr(account, "lock_of", lambda _made: SAMPLE)
+    monkeypatch.setattr(account, "write", lambda _made, stage: (stage / "manifest.json").touch())
+
+    def refuses(_source, _target):
+        raise OSError(30, "Read-only file system")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", refuses)
+        assert main(["build", str(tmp_path / "in/troth.toml"), "-o", str(tmp_path / "out")]) == 3
+    assert os.listdir(tmp_path) == ["in"]

@@ -40,8 +40,10 @@ def build(options: Options) -> int:
             lock.refuse_differences(differences, where=str(account.lock_path(loaded)))
         with terminal.step("reference values, SBOM, manifest"):
             account.write(made, stage)
+        if locked is None:
+            # Before the bundle is published: there is none without the lock that it was made by.
+            account.write_lock(loaded, used)
     if locked is None:
-        account.lock_path(loaded).write_bytes(lock.print_(used))
         terminal.line(f"wrote {account.lock_path(loaded)}")
     for warning in made.warnings:
         terminal.line(f"warning: {warning}")

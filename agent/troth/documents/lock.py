@@ -45,7 +45,8 @@ class Interpreter:
 class Item:
     """A library, extension or tool: ``name`` is its path, or the program's name for a tool.
 
-    ``package``, ``version``: of Debian where dpkg knows the file, else empty.
+    Among the tools are the libraries that they are linked to, by path, and
+    ``troth`` itself. ``package``, ``version``: of Debian where dpkg knows the file, else empty.
     """
 
     name: str

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import tempfile
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from troth import __version__
 from troth.documents import bundle, lock, reference_values, sbom
-from troth.errors import ManifestError
+from troth.errors import HostError, ManifestError
 from troth.image import build, entry, provenance, reference, root
 
 if TYPE_CHECKING:
@@ -153,7 +155,7 @@ def lock_of(made: Made) -> lock.Lock:
             str(python.path), python.full_version, provenance.sha256_of(str(python.path))
         ),
         libraries=provenance.items(origin for origin, _path in made.origins),
-        tools=provenance.tools(tools),
+        tools=(provenance.troth(made.troth_files), *provenance.tools(tools)),
     )
 
 
@@ -172,3 +174,25 @@ def read_lock(manifest: Manifest) -> lock.Lock | None:
     except OSError as error:
         raise ManifestError("lock-read", f"{error.strerror}", where=str(path)) from None
     return lock.parse(data, where=str(path))
+
+
+def write_lock(manifest: Manifest, used: lock.Lock) -> None:
+    """Write ``used`` beside ``manifest``, as a whole; ``HostError`` ``lock-write``."""
+    path = lock_path(manifest)
+    try:
+        file, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(file, "wb") as stream:
+                stream.write(lock.print_(used))
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise HostError(
+            "lock-write",
+            f"the lock cannot be written: {error.strerror}",
+            where=str(path),
+            hint="the manifest's directory must be writable for a build without a lock",
+        ) from None

@@ -67,7 +67,7 @@ class Made:
     """What one build used and made, for ``account`` to write down.
 
     ``origins``: (path here, path in the initramfs) of each file of this machine
-    but troth's own; ``root_packages``: installed in the root;
+    but troth's own, which are ``troth_files``; ``root_packages``: installed in the root;
     ``unsigned_modules``: packed without a signature.
     """
 
@@ -80,6 +80,7 @@ class Made:
     entries: tuple[Entry, ...]
     images: tuple[tuple[str, RootImage], ...]
     origins: tuple[tuple[str, str], ...]
+    troth_files: tuple[tuple[str, str], ...]
     root_packages: tuple[Package, ...]
     unsigned_modules: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -159,6 +160,7 @@ def make(
         entries=entries,
         images=images,
         origins=(*collected.library_files, *collected.python_files),
+        troth_files=collected.troth_files,
         root_packages=root_packages,
         unsigned_modules=tuple(item.name for item in modules.modules if not item.signed),
         warnings=lint.warnings,

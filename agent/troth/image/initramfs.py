@@ -71,7 +71,8 @@ class Collected:
 
     ``library_files``: (path here, path in the archive) of each ELF file taken
     from this machine, ``python_files``: the same of each standard library
-    module, whose archive path is that of its bytecode; for lock and SBOM.
+    module, whose archive path is that of its bytecode, ``troth_files``: the same
+    of troth's own modules, its init and its launcher; for lock and SBOM.
     """
 
     interpreter: Interpreter
@@ -79,6 +80,7 @@ class Collected:
     paths: tuple[tuple[str, str], ...]
     library_files: tuple[tuple[str, str], ...]
     python_files: tuple[tuple[str, str], ...]
+    troth_files: tuple[tuple[str, str], ...]
 
 
 def collect(request: Request, *, data: Path | None = None) -> Collected:
@@ -98,8 +100,10 @@ def collect(request: Request, *, data: Path | None = None) -> Collected:
         entry.file(path, strip(origin), why, mode=mode) for origin, path, mode, why in binaries
     ]
     entries.append(_init(target, place))
+    own = [(os.fspath(place / "init"), "init")]
     if python_closure.has_module(VERBS):
         entries.append(_launcher(target, libraries.loader.name, place))
+        own.append((os.fspath(place / "launcher.S"), f"{RUNTIME}/bin/troth"))
     entries += [
         entry.file(f"modules/{module.name}.ko", module.data, module.why)
         for module in request.modules.modules
@@ -116,11 +120,19 @@ def collect(request: Request, *, data: Path | None = None) -> Collected:
         entries=arranged,
         paths=tuple((item.path, item.kind) for item in baked),
         library_files=tuple((os.fspath(origin), path) for origin, path, _mode, _why in binaries),
-        python_files=tuple(
-            (os.fspath(module.origin), f"{RUNTIME}/{_library(target)}/{module.path}")
-            for module in modules.modules
-            if module.kind == "source" and module.origin.is_relative_to(target.stdlib)
-        ),
+        python_files=_sources(target, modules, of_troth=False),
+        troth_files=(*own, *_sources(target, modules, of_troth=True)),
+    )
+
+
+def _sources(
+    target: Interpreter, modules: python_closure.Closure, *, of_troth: bool
+) -> tuple[tuple[str, str], ...]:
+    """Python is either the interpreter's library or troth: anything else is refused."""
+    return tuple(
+        (os.fspath(module.origin), f"{RUNTIME}/{_library(target)}/{module.path}")
+        for module in modules.modules
+        if module.kind == "source" and module.origin.is_relative_to(target.stdlib) != of_troth
     )
 
 

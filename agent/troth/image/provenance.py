@@ -10,12 +10,15 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from troth import __version__
+from troth.abi import elf
 from troth.documents.lock import Item
 from troth.documents.sbom import Package
 from troth.errors import BuildError, HostError
-from troth.image import program
+from troth.image import library_closure, program
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,6 +26,13 @@ if TYPE_CHECKING:
     from troth.image.root_tree import RootTree
 
 _BATCH = 500
+_ELF_MAGIC = b"\x7fELF"
+#: As /etc/ld.so.conf.d of Debian amd64: what the machine's owner installed comes first.
+_TOOL_DIRECTORIES = (
+    "/usr/local/lib",
+    "/usr/local/lib/x86_64-linux-gnu",
+    *library_closure.DEFAULT_DIRECTORIES,
+)
 _MAX_STATUS_BYTES = 128 << 20
 
 
@@ -77,23 +87,52 @@ def items(paths: Iterable[str]) -> tuple[Item, ...]:
 
 
 def tools(names: Iterable[str]) -> tuple[Item, ...]:
-    """Lock items for programs of the build host; ``HostError`` ``program-missing``."""
-    places: dict[str, str] = {}
-    search = program.environment()["PATH"]
-    for name in sorted(set(names)):
-        path = shutil.which(name, path=search)
-        if path is None:
-            package = program.PACKAGES.get(name)
-            raise HostError(
-                "program-missing",
-                f"the program {name} is not on this machine",
-                hint=f"apt-get install {package}" if package else "",
-            )
-        places[name] = os.path.realpath(path)
+    """Lock items for programs of the build host and the libraries they are linked to.
+
+    A program stands under its name, a library under its path. Raises
+    ``HostError`` ``program-missing``; ``BuildError`` ``library-*``.
+    """
+    places = {name: _place(name) for name in sorted(set(names))}
     found = owners(places.values())
-    return tuple(
+    programs = tuple(
         Item(name, sha256_of(path), *found.get(path, ("", ""))) for name, path in places.items()
     )
+    return programs + items(path for place in places.values() for path in _linked(place))
+
+
+def _place(name: str) -> str:
+    path = shutil.which(name, path=program.environment()["PATH"])
+    if path is None:
+        package = program.PACKAGES.get(name)
+        raise HostError(
+            "program-missing",
+            f"the program {name} is not on this machine",
+            hint=f"apt-get install {package}" if package else "",
+        )
+    return os.path.realpath(path)
+
+
+def _linked(path: str) -> list[str]:
+    """Loader and libraries of the program at ``path``; none of a script or a static program."""
+    with open(path, "rb") as file:
+        if file.read(len(_ELF_MAGIC)) != _ELF_MAGIC:
+            return []
+    if not elf.parse(library_closure.read(Path(path)), where=path).interpreter:
+        return []
+    closure = library_closure.close(Path(path), (), directories=_TOOL_DIRECTORIES)
+    return [os.fspath(item.origin) for item in (closure.loader, *closure.libraries)]
+
+
+def troth(files: Iterable[tuple[str, str]]) -> Item:
+    """The lock item of troth itself: its version, and a digest over ``files``.
+
+    ``files``: (path here, path in the initramfs) of its packed sources. The
+    digest is that of their ``sha256sum`` lines, sorted by packed path.
+    """
+    total = hashlib.sha256()
+    for origin, path in sorted(files, key=lambda pair: pair[1]):
+        total.update(f"{sha256_of(origin)}  {path}\n".encode())
+    return Item("troth", total.hexdigest(), "troth", __version__)
 
 
 def root_packages(tree: RootTree) -> tuple[Package, ...]:
