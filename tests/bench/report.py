@@ -121,8 +121,8 @@ def markdown(run: Run) -> str:
         ]
         lines += [
             "",
-            "Peak is the largest sum over a program's live processes, sampled each 2 ms: memory of their own, not
-the file pages they map.",
+            "Peak is the largest sum over a program's live processes, sampled each 2 ms:",
+            "memory of their own, not the file pages they map.",
             "",
         ]
     for build in run.builds:

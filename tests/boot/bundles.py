@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from troth.errors import BuildError
-from troth.image import kernel
+from troth.image.inputs import kernel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING
 
 from troth.abi import cpio, verity_sb
 from troth.documents import strict
-from troth.image import interpreter, policy_compile, verity_image
+from troth.image import policy_compile
+from troth.image.hashing import verity_image
+from troth.image.inputs import interpreter
 
 if TYPE_CHECKING:
     from collections.abc import Callable

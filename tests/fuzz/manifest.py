@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from troth.errors import ManifestError
-from troth.image import manifest
+from troth.image.inputs import manifest
 
 
 def fuzz(data: bytes) -> None:

@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 
 from troth.errors import BuildError, FormatError
-from troth.image.root_tree import RootTree
-from troth.image.tree_archive import extract_stream
+from troth.image.roots.root_tree import RootTree
+from troth.image.roots.tree_archive import extract_stream
 
 
 def fuzz(data: bytes) -> None:

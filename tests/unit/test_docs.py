@@ -24,7 +24,7 @@ from troth.documents import policy as policy_document
 from troth.documents.event_log import Event
 from troth.documents.stages import STAGES
 from troth.errors import TrothError
-from troth.image import manifest, manifest_source
+from troth.image.inputs import manifest, manifest_source
 from troth.machine import console, outcome
 from troth.measure import pcr, register
 from troth.measure.boot_events import boot_events

@@ -10,7 +10,7 @@ import pytest
 
 from troth.abi import cpio
 from troth.errors import BuildError, FormatError
-from troth.image import entry
+from troth.image.packing import entry
 
 
 def test_entries_are_sorted_and_parents_appear():

@@ -13,8 +13,8 @@ from made_kernel import module_bytes, module_tree
 from made_policy import policy
 from troth.abi import cpio
 from troth.errors import BuildError
-from troth.image import entry, initramfs, launcher, module_closure, profile, python_closure
-from troth.image import interpreter as python
+from troth.image.inputs import interpreter as python
+from troth.image.packing import entry, initramfs, launcher, module_closure, profile, python_closure
 from troth.record import replace
 
 pytestmark = pytest.mark.tool
@@ -136,7 +136,7 @@ DIGEST = """
 import hashlib, pathlib, sys
 sys.path[:0] = [{tests!r}, {agent!r}]
 from unit_request import request_for
-from troth.image import entry, initramfs
+from troth.image.packing import entry, initramfs
 collected = initramfs.collect(request_for(pathlib.Path(sys.argv[1])))
 twin = "POLICY = {{'a': frozenset(('x', 'y', 'z'))}}\\n"
 print(hashlib.sha256(entry.archive(

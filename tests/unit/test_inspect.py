@@ -15,8 +15,8 @@ from troth.cli.main import main
 from troth.documents import bundle
 from troth.documents.bundle import Artefact, Bundle, Disk, Packed
 from troth.errors import FormatError
-from troth.image import entry, initramfs_file
 from troth.image import inspect as looking
+from troth.image.packing import entry, initramfs_file
 
 MEMBERS = (
     Member("dev", 0o040755),

@@ -11,8 +11,8 @@ import pytest
 
 from made_kernel import bzimage_bytes, module_bytes, module_tree
 from troth.errors import BuildError, FormatError, HostError
-from troth.image import kernel
-from troth.image.kernel import Pin
+from troth.image.inputs import kernel
+from troth.image.inputs.kernel import Pin
 
 RELEASE = "6.0.1-test"
 IMAGE = f"linux-image-{RELEASE}"

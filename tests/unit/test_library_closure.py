@@ -9,7 +9,7 @@ import pytest
 
 from made_elf import made
 from troth.errors import BuildError, FormatError
-from troth.image import library_closure
+from troth.image.packing import library_closure
 
 
 @pytest.fixture

@@ -17,9 +17,10 @@ from troth.cli.main import main
 from troth.documents import lock
 from troth.documents.lock import Interpreter, Item, Kernel, Lock
 from troth.errors import BuildError, FormatError, HostError
-from troth.image import account, manifest, provenance
+from troth.image import account, provenance
 from troth.image import build as image_build
-from troth.image.root_tree import FILE, Entry, RootTree
+from troth.image.inputs import manifest
+from troth.image.roots.root_tree import FILE, Entry, RootTree
 from troth.record import replace
 
 A, B = "a" * 64, "b" * 64

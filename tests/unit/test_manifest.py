@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from troth.errors import ManifestError
-from troth.image import manifest
-from troth.image.manifest_source import key_lines
+from troth.image.inputs import manifest
+from troth.image.inputs.manifest_source import key_lines
 
 BASE = """\
 [image]

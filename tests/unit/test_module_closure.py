@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from made_kernel import module_bytes, module_tree
 from troth.errors import BuildError
-from troth.image import module_closure
-from troth.image.module_closure import Wanted
+from troth.image.packing import module_closure
+from troth.image.packing.module_closure import Wanted
 
 
 def close(tree, *names):

@@ -15,8 +15,8 @@ import pytest
 
 from made_policy import policy
 from troth.documents import stages
-from troth.image import initramfs, profile, python_closure
-from troth.image import interpreter as python
+from troth.image.inputs import interpreter as python
+from troth.image.packing import initramfs, profile, python_closure
 
 LISTS = Path(__file__).parent / "data"
 #: The lists are those of Debian 12's interpreter; another one freezes other modules.

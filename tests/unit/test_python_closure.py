@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from troth.errors import BuildError, HostError
-from troth.image import interpreter as python
-from troth.image import python_closure
+from troth.image.inputs import interpreter as python
+from troth.image.packing import python_closure
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from troth.errors import BuildError, FormatError
-from troth.image import root, root_lint
-from troth.image.kernel import Kernel
-from troth.image.root import ROOT_MOUNT_POINTS, RootRequest, make_root
-from troth.image.root_tree import CHARACTER, DIRECTORY, FILE, LINK, RootTree
-from troth.image.tree_image import run_fake
+from troth.image.inputs.kernel import Kernel
+from troth.image.roots import root, root_lint
+from troth.image.roots.root import ROOT_MOUNT_POINTS, RootRequest, make_root
+from troth.image.roots.root_tree import CHARACTER, DIRECTORY, FILE, LINK, RootTree
+from troth.image.roots.tree_image import run_fake
 
 if TYPE_CHECKING:
     from pathlib import Path

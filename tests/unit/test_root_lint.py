@@ -6,8 +6,8 @@ from __future__ import annotations
 import pytest
 
 from troth.errors import BuildError
-from troth.image.root_lint import lint
-from troth.image.root_tree import DIRECTORY, FILE, LINK, Entry, RootTree
+from troth.image.roots.root_lint import lint
+from troth.image.roots.root_tree import DIRECTORY, FILE, LINK, Entry, RootTree
 
 
 @pytest.fixture

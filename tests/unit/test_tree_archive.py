@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from fuzz import tar as fuzz_tar
 from troth.abi import tar
 from troth.errors import BuildError, FormatError
-from troth.image.root_tree import DIRECTORY, FILE, LINK, Entry, RootTree, check_path
-from troth.image.tree_archive import extract, extract_stream
+from troth.image.roots.root_tree import DIRECTORY, FILE, LINK, Entry, RootTree, check_path
+from troth.image.roots.tree_archive import extract, extract_stream
 
 if TYPE_CHECKING:
     from pathlib import Path

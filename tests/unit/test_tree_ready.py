@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from fuzz import erofs as fuzz_erofs
 from troth.abi import erofs
 from troth.errors import BuildError, FormatError
-from troth.image import root, tree_ready, workload_entries
-from troth.image.root_tree import BLOCK, CHARACTER, FIFO, LINK
+from troth.image import workload_entries
+from troth.image.roots import root, tree_ready
+from troth.image.roots.root_tree import BLOCK, CHARACTER, FIFO, LINK
 
 SBIN = os.environ["PATH"] + ":/usr/sbin:/sbin"
 CAPABILITY = bytes.fromhex("0100000200040000000000000000000000000000")

@@ -10,8 +10,8 @@ import pytest
 
 from troth.abi import verity_sb
 from troth.errors import BuildError, FormatError, HostError
-from troth.image import fork_pool
-from troth.image.verity_image import (
+from troth.image.hashing import fork_pool
+from troth.image.hashing.verity_image import (
     append_tree,
     appended_offset,
     format_image,

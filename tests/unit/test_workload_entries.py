@@ -7,7 +7,9 @@ import pytest
 
 from made_policy import policy
 from troth.errors import BuildError
-from troth.image import build, entry, manifest, reference, workload_entries
+from troth.image import build, reference, workload_entries
+from troth.image.inputs import manifest
+from troth.image.packing import entry
 from troth.linux import tree
 from troth.measure.workload import tree_digest
 from troth.record import replace

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from troth.cli.terminal import Terminal
 from troth.documents import lock
-from troth.image import account, manifest, output
+from troth.image import account, output
 from troth.image import build as image_build
-from troth.image.kernel import Pin
+from troth.image.inputs import manifest
+from troth.image.inputs.kernel import Pin
 
 if TYPE_CHECKING:
     from typing import Protocol

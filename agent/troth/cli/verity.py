@@ -2,7 +2,7 @@
 """``troth verity format`` and ``troth verity verify``.
 
 Serves people at a terminal and scripts. Reads options, words results; the work
-is ``troth.image.verity_image``'s. Must never say "verified" about data whose
+is ``troth.image.hashing.verity_image``'s. Must never say "verified" about data whose
 root hash nobody named.
 """
 
@@ -45,10 +45,10 @@ def format_(options: FormatOptions) -> int:
 
     Prints the parameters as ``veritysetup format`` does, or one JSON object.
     Raises ``UsageError`` ``verity-salt``, ``verity-uuid``, and the errors of
-    ``troth.image.verity_image``.
+    ``troth.image.hashing.verity_image``.
     """
     from troth.abi.verity_sb import MAX_SALT_BYTES
-    from troth.image.verity_image import append_tree, format_image
+    from troth.image.hashing.verity_image import append_tree, format_image
 
     # veritysetup's sign for "no salt"; a random one otherwise, as it does.
     text = "" if options.salt == "-" else options.salt
@@ -79,7 +79,7 @@ def verify(options: VerifyOptions) -> int:
     output says so. Raises ``UsageError`` ``verity-root-hash-syntax``,
     ``HostError``, and ``FormatError`` where there is no tree to check with.
     """
-    from troth.image.verity_image import appended_offset, read_superblock, verify_image
+    from troth.image.hashing.verity_image import appended_offset, read_superblock, verify_image
 
     wanted: bytes | None = None
     if options.root_hash is not None:

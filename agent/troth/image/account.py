@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING
 from troth import __version__
 from troth.documents import bundle, lock, reference_values, sbom
 from troth.errors import HostError, ManifestError
-from troth.image import build, entry, provenance, reference, root
+from troth.image import build, provenance, reference
+from troth.image.packing import entry
+from troth.image.roots import root
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from troth.image.build import Made
-    from troth.image.manifest import Manifest
+    from troth.image.inputs.manifest import Manifest
 
 _ARTEFACTS = (
     "vmlinuz",

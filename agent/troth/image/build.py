@@ -15,20 +15,10 @@ from typing import TYPE_CHECKING
 from troth.documents import policy_json
 from troth.documents.policy import Verity
 from troth.errors import BuildError, ManifestError
-from troth.image import (
-    entry,
-    initramfs,
-    interpreter,
-    kernel,
-    module_closure,
-    policy_compile,
-    profile,
-    provenance,
-    reference,
-    root,
-    root_lint,
-    workload_entries,
-)
+from troth.image import policy_compile, provenance, reference, workload_entries
+from troth.image.inputs import interpreter, kernel
+from troth.image.packing import entry, initramfs, module_closure, profile
+from troth.image.roots import root, root_lint
 from troth.record import record, replace
 
 if TYPE_CHECKING:
@@ -38,11 +28,11 @@ if TYPE_CHECKING:
 
     from troth.documents.policy import Policy
     from troth.documents.sbom import Package
-    from troth.image.entry import Entry
-    from troth.image.interpreter import Interpreter
-    from troth.image.kernel import Kernel
-    from troth.image.manifest import Manifest
-    from troth.image.root import RootImage
+    from troth.image.inputs.interpreter import Interpreter
+    from troth.image.inputs.kernel import Kernel
+    from troth.image.inputs.manifest import Manifest
+    from troth.image.packing.entry import Entry
+    from troth.image.roots.root import RootImage
 
     class Progress(Protocol):
         """Who is told how far the work is (``cli.terminal``)."""

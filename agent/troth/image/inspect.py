@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from troth.abi import filesystem_sb
 from troth.documents import bundle as bundle_document
 from troth.errors import FormatError, UsageError
-from troth.image import initramfs_file
+from troth.image.packing import initramfs_file
 from troth.record import record
 
 if TYPE_CHECKING:

@@ -18,12 +18,13 @@ from troth.abi import elf
 from troth.documents.lock import Item
 from troth.documents.sbom import Package
 from troth.errors import BuildError, HostError
-from troth.image import library_closure, program
+from troth.image import program
+from troth.image.packing import library_closure
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from troth.image.root_tree import RootTree
+    from troth.image.roots.root_tree import RootTree
 
 _BATCH = 500
 _ELF_MAGIC = b"\x7fELF"

@@ -11,14 +11,14 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from troth.errors import BuildError
-from troth.image.root_tree import BLOCK, CHARACTER, DIRECTORY, FIFO, FILE, LINK
+from troth.image.roots.root_tree import BLOCK, CHARACTER, DIRECTORY, FIFO, FILE, LINK
 from troth.measure.workload import Entry, tree_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from troth.image import entry as packed
-    from troth.image.root_tree import RootTree
+    from troth.image.packing import entry as packed
+    from troth.image.roots.root_tree import RootTree
 
 _LETTERS = {FILE: "f", DIRECTORY: "d", LINK: "l", CHARACTER: "c", BLOCK: "b", FIFO: "p"}
 _PACKED = {"file": "f", "directory": "d", "link": "l"}

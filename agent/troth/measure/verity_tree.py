@@ -2,7 +2,7 @@
 """The hashing of a dm-verity tree, over buffers.
 
 Serves the image builder and the verifying command line. Pure sums: it must
-never open a file; ``troth.image.verity_image`` brings the bytes.
+never open a file; ``troth.image.hashing.verity_image`` brings the bytes.
 
 Source: Linux, ``Documentation/admin-guide/device-mapper/verity.rst``;
 cryptsetup, ``lib/verity/verity_hash.c``.

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 from troth.documents import agent_units
 from troth.errors import BuildError
-from troth.image.root_tree import DIRECTORY, FILE, LINK
+from troth.image.roots.root_tree import DIRECTORY, FILE, LINK
 from troth.record import record
 
 if TYPE_CHECKING:
-    from troth.image.root_tree import RootTree
+    from troth.image.roots.root_tree import RootTree
 
 _SYSTEMD = ("lib/systemd/systemd", "usr/lib/systemd/systemd")
 _CLOUD_INIT = ("usr/bin/cloud-init", "usr/bin/cloud-id", "etc/cloud/cloud.cfg")

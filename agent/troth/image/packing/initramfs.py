@@ -21,19 +21,20 @@ from typing import TYPE_CHECKING
 
 from troth.documents import stages
 from troth.errors import BuildError
-from troth.image import entry, launcher, library_closure, program, python_closure
-from troth.image import interpreter as python
-from troth.image import profile as profiles
+from troth.image import program
+from troth.image.inputs import interpreter as python
+from troth.image.packing import entry, launcher, library_closure, python_closure
+from troth.image.packing import profile as profiles
 from troth.record import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from troth.documents.policy import Policy
-    from troth.image.entry import Entry
-    from troth.image.interpreter import Interpreter
-    from troth.image.module_closure import Closure as ModuleClosure
-    from troth.image.profile import Profile
+    from troth.image.inputs.interpreter import Interpreter
+    from troth.image.packing.entry import Entry
+    from troth.image.packing.module_closure import Closure as ModuleClosure
+    from troth.image.packing.profile import Profile
 
 RUNTIME = "runtime"
 #: Where PID 1 binds the runtime; the launcher's paths lie below it.

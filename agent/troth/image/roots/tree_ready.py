@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from troth.abi import erofs
 from troth.errors import BuildError, FormatError
 from troth.image import program
-from troth.image.root_tree import (
+from troth.image.roots.root_tree import (
     BLOCK,
     CHARACTER,
     DIRECTORY,

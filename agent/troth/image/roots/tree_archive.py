@@ -16,8 +16,9 @@ from typing import IO, TYPE_CHECKING, cast
 
 from troth.abi import tar
 from troth.errors import BuildError, FormatError, HostError
-from troth.image import program, root_tree
-from troth.image.root_tree import Entry, RootTree, check_path
+from troth.image import program
+from troth.image.roots import root_tree
+from troth.image.roots.root_tree import Entry, RootTree, check_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

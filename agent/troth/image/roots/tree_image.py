@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 from uuid import UUID, uuid5
 
 from troth.image import program
-from troth.image.root_tree import BLOCK, CHARACTER, MODE_BITS
+from troth.image.roots.root_tree import BLOCK, CHARACTER, MODE_BITS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from troth.image.root_tree import RootTree
+    from troth.image.roots.root_tree import RootTree
 
 #: Mount data per file system: ext4 would replay a journal, which a read-only disk refuses.
 OPTIONS = {"erofs": "", "squashfs": "", "ext4": "noload"}
@@ -75,7 +75,7 @@ def write(
         argv += plain if compression == "none" else ["-comp", compression]
         argv += [] if attributes else ["-no-xattrs"]
     else:
-        from troth.image import tree_ext4
+        from troth.image.roots import tree_ext4
 
         tree_ext4.write(tree, output, uuid=uuid, mtime_s=mtime_s, work=work)
         return

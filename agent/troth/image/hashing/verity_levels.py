@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One verity tree in its files: hash a level, or check it, on all cores.
 
-Serves ``troth.image.verity_image``, which knows what lies where and in which
+Serves ``troth.image.hashing.verity_image``, which knows what lies where and in which
 order. Every piece read is bounded and reused; nothing is kept from one task to
 the next. It must never write outside the level it was asked for.
 """
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from troth.abi.verity_sb import MAX_BLOCK_BYTES
 from troth.errors import FormatError, HostError
-from troth.image import fork_pool
+from troth.image.hashing import fork_pool
 from troth.measure.verity_geometry import geometry
 from troth.measure.verity_tree import TreeHash, hash_block
 

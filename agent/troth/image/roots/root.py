@@ -29,23 +29,17 @@ from uuid import UUID
 
 from troth.abi import filesystem_sb
 from troth.errors import BuildError, FormatError, HostError
-from troth.image import (
-    module_tree,
-    tree_archive,
-    tree_directory,
-    tree_image,
-    tree_ready,
-    verity_image,
-)
-from troth.image.root_tree import DIRECTORY, Entry, RootTree
+from troth.image.hashing import verity_image
+from troth.image.roots import module_tree, tree_archive, tree_directory, tree_image, tree_ready
+from troth.image.roots.root_tree import DIRECTORY, Entry, RootTree
 from troth.record import record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from troth.image.kernel import Kernel
-    from troth.image.verity_image import VerityFormat
+    from troth.image.hashing.verity_image import VerityFormat
+    from troth.image.inputs.kernel import Kernel
 
     Progress = Callable[[int, int], None]
 

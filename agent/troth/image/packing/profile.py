@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from troth.errors import BuildError
-from troth.image.module_closure import Wanted
+from troth.image.packing.module_closure import Wanted
 from troth.record import record
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def data_directory() -> Path:
     """The directory ``initramfs/`` of the distribution."""
-    return Path(__file__).resolve().parent.parent / "_data" / "initramfs"
+    return Path(__file__).resolve().parents[2] / "_data" / "initramfs"
 
 
 @record

@@ -10,14 +10,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from troth.errors import BuildError
-from troth.image import program, tree_directory
-from troth.image.root_tree import FILE, LINK, Entry
+from troth.image import program
+from troth.image.roots import tree_directory
+from troth.image.roots.root_tree import FILE, LINK, Entry
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from troth.image.kernel import Kernel
-    from troth.image.root_tree import RootTree
+    from troth.image.inputs.kernel import Kernel
+    from troth.image.roots.root_tree import RootTree
 
 #: Links into the build machine's kernel sources, of no use in an image.
 _LEFT_OUT = ("build", "source")

@@ -2,7 +2,7 @@
 """troth.toml as text: which line each key stands on, and typed access that names it.
 
 ``tomllib`` decides what the manifest says; ``key_lines`` only walks the same
-text again to find where. It serves ``image.manifest`` and never gives a value
+text again to find where. It serves ``image.inputs.manifest`` and never gives a value
 a meaning of its own: on text that ``tomllib`` refuses its answer is undefined.
 """
 

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 
 from troth.errors import BuildError
 from troth.image import program
-from troth.image.root_tree import BLOCK, CHARACTER, DIRECTORY, FILE, LINK, MODE_BITS
+from troth.image.roots.root_tree import BLOCK, CHARACTER, DIRECTORY, FILE, LINK, MODE_BITS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from troth.image.root_tree import Entry, RootTree
+    from troth.image.roots.root_tree import Entry, RootTree
 
 BLOCK_BYTES = 4096
 # Without journal, room for resizing and anything else a read-only image never uses.

@@ -13,7 +13,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from troth.errors import BuildError
-from troth.image.root_tree import DIRECTORY, FILE, LINK, Entry, RootTree, check_path
+from troth.image.roots.root_tree import DIRECTORY, FILE, LINK, Entry, RootTree, check_path
 
 if TYPE_CHECKING:
     from pathlib import Path

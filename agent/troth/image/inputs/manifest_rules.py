@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the values of a manifest must be, alone and together.
 
-Serves ``image.manifest`` only. Every refusal names the key and its line; none
+Serves ``image.inputs.manifest`` only. Every refusal names the key and its line; none
 looks at the file system.
 """
 
@@ -12,12 +12,12 @@ import re
 from typing import TYPE_CHECKING
 
 from troth.errors import ManifestError
-from troth.image.manifest_source import nearest
+from troth.image.inputs.manifest_source import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from troth.image.manifest_source import Table
+    from troth.image.inputs.manifest_source import Table
 
 NAME = re.compile(r"[a-z0-9-]{1,20}")
 MODULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 
 import troth
 from troth.errors import BuildError
-from troth.image import interpreter as python
+from troth.image.inputs import interpreter as python
 from troth.record import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from troth.image.interpreter import Interpreter, Loaded
+    from troth.image.inputs.interpreter import Interpreter, Loaded
 
 PACKAGE = "troth"
 #: The policy as a module of literals, compiled by the build after all else is known.

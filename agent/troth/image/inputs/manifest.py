@@ -29,8 +29,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from troth.errors import ManifestError
-from troth.image import manifest_rules as rules
-from troth.image.manifest_source import Source, Table, read_source
+from troth.image.inputs import manifest_rules as rules
+from troth.image.inputs.manifest_source import Source, Table, read_source
 from troth.record import record
 
 if TYPE_CHECKING:

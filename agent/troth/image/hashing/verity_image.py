@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from troth.abi import verity_sb
 from troth.abi.verity_sb import Superblock
 from troth.errors import BuildError, FormatError
-from troth.image.verity_levels import Meter, TreeFiles, io_error
+from troth.image.hashing.verity_levels import Meter, TreeFiles, io_error
 from troth.measure.verity_geometry import geometry, tree_start_block
 from troth.record import record
 
