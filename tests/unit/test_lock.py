@@ -69,6 +69,19 @@ def test_each_difference_is_named():
     assert "--update" in caught.value.hint
 
 
+def test_the_same_bytes_from_another_package_are_no_difference():
+    newer = replace(SAMPLE.libraries[0], version="other")
+    other = replace(SAMPLE, libraries=(newer, *SAMPLE.libraries[1:]))
+    assert not lock.compare(SAMPLE, other)
+
+
+def test_many_differences_are_counted():
+    many = tuple(Item(f"/lib/{number}", A, "", "") for number in range(50))
+    found = lock.compare(SAMPLE, replace(SAMPLE, tools=SAMPLE.tools + many))
+    with pytest.raises(BuildError, match="and 42 more"):
+        lock.refuse_differences(found)
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SCHEMA = "troth-lock-v1"
 FILE_NAME = "troth.lock"
 MAX_BYTES = 8 << 20
+_SHOWN_DIGITS, _SHOWN_DIFFERENCES = 12, 8
 
 
 @record
@@ -131,7 +132,11 @@ def _sorted(items: tuple[Item, ...]) -> list[Item]:
 
 
 def compare(old: Lock, new: Lock) -> tuple[Difference, ...]:
-    """What ``new`` has otherwise than ``old``, in a fixed order; empty where they agree."""
+    """What ``new`` has otherwise than ``old``, in a fixed order; empty where they agree.
+
+    Files are compared by content: the package a file came from may be another
+    version as long as the bytes are the same.
+    """
     found = []
     if old.kernel != new.kernel:
         found.append(Difference("kernel", _kernel(old.kernel), _kernel(new.kernel)))
@@ -150,7 +155,7 @@ def compare(old: Lock, new: Lock) -> tuple[Difference, ...]:
                 _words(now[name]) if name in now else "absent",
             )
             for name in sorted(was.keys() | now.keys())
-            if was.get(name) != now.get(name)
+            if name not in was or name not in now or was[name].sha256 != now[name].sha256
         ]
     return tuple(found)
 
@@ -166,18 +171,21 @@ def _python(interpreter: Interpreter) -> str:
 
 def _words(item: Item) -> str:
     name = f"{item.package} {item.version} " if item.package else ""
-    return f"{name}sha256:{item.sha256}"
+    return f"{name}sha256:{item.sha256[:_SHOWN_DIGITS]}"
 
 
 def refuse_differences(differences: tuple[Difference, ...], *, where: str = FILE_NAME) -> None:
-    """Raise ``BuildError`` ``lock-differs`` naming each of ``differences``; nothing for none."""
+    """Raise ``BuildError`` ``lock-differs`` naming the first of ``differences``; none, nothing."""
     if differences:
-        lines = "; ".join(
-            f"{item.what}: locked {item.locked}, found {item.found}" for item in differences
-        )
+        lines = [
+            f"{item.what}: locked {item.locked}, found {item.found}"
+            for item in differences[:_SHOWN_DIFFERENCES]
+        ]
+        if len(differences) > len(lines):
+            lines.append(f"and {len(differences) - len(lines)} more")
         raise BuildError(
             "lock-differs",
-            f"not what the lock names: {lines}",
+            "not what the lock names:\n  " + "\n  ".join(lines),
             where=where,
             hint="install the locked versions, or rewrite the lock with: troth build --update",
         )
