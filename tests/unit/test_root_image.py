@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from other_user import need_another_user
 from troth.errors import BuildError, FormatError
 from troth.image.inputs.kernel import Kernel
 from troth.image.roots import root, root_lint
@@ -99,8 +100,7 @@ def test_two_builds_differ_in_nothing(tmp_path, monkeypatch):
 @pytest.mark.parametrize("file_system", sorted(TOOLS))
 def test_another_user_builds_the_same(tmp_path, file_system):
     need(TOOLS[file_system], "setpriv")
-    if os.geteuid() != 0:
-        pytest.skip("needs root, to become somebody else")
+    need_another_user()
     archive = tar_of(tmp_path / "r.tar")
     ours = build(archive, tmp_path / "w1", file_system=file_system)
     pid = os.fork()

@@ -190,6 +190,8 @@ def start_run(folder: Path) -> subprocess.Popen[str]:
     """`troth run` in a process of its own, at the point where the guest has spoken."""
     running = subprocess.Popen(
         [sys.executable, "-m", "troth.cli.main", "run", str(folder)],
+        # A shell starts what it puts into the background with this signal ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
