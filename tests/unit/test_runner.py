@@ -188,10 +188,11 @@ def test_a_killed_run_takes_its_guest_along(tmp_path):
 
 def start_run(folder: Path) -> subprocess.Popen[str]:
     """`troth run` in a process of its own, at the point where the guest has spoken."""
+    # A shell starts what it puts into the background with this signal ignored, and that is
+    # inherited; a handler of ours is not.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     running = subprocess.Popen(
         [sys.executable, "-m", "troth.cli.main", "run", str(folder)],
-        # A shell starts what it puts into the background with this signal ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
