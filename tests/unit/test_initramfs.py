@@ -75,7 +75,7 @@ def test_layout(collected, entries):
 
 def test_where_files_came_from(collected):
     paths = {item.path for item in collected.entries}
-    for files in (collected.library_files, collected.python_files):
+    for files in (collected.elf_files, collected.python_files):
         assert files
         for origin, path in files:
             assert os.path.isfile(origin)

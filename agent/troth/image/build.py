@@ -149,7 +149,7 @@ def make(
         workload=workload,
         entries=entries,
         images=images,
-        origins=(*collected.library_files, *collected.python_files),
+        origins=(*collected.elf_files, *collected.python_files),
         troth_files=collected.troth_files,
         root_packages=root_packages,
         unsigned_modules=tuple(item.name for item in modules.modules if not item.signed),

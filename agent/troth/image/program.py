@@ -35,6 +35,7 @@ PACKAGES = {
     "mksquashfs": "squashfs-tools",
     "strip": "binutils",
     "unsquashfs": "squashfs-tools",
+    "xz": "xz-utils",
     "zstd": "zstd",
 }
 
@@ -99,3 +100,25 @@ def run(
             f"{name} ended with {done.returncode}: {' / '.join(words) or 'it said nothing'}",
         )
     return done.stdout
+
+
+def start(argv: Sequence[str], *, stdin: int) -> subprocess.Popen[bytes]:
+    """A decompressor reading descriptor ``stdin``; its output is the process's ``stdout``.
+
+    The caller bounds what it reads, ends the process and judges its exit
+    status. Raises ``HostError`` ``program-missing``.
+    """
+    try:
+        return subprocess.Popen(
+            argv,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment(),
+        )
+    except FileNotFoundError:
+        raise HostError(
+            "program-missing",
+            f"the program {argv[0]} is not on this machine",
+            hint=f"apt-get install {PACKAGES.get(argv[0], argv[0])}",
+        ) from None

@@ -70,7 +70,7 @@ class Request:
 class Collected:
     """Everything but policy.json and its twin; ``paths`` has those two as well, sorted.
 
-    ``library_files``: (path here, path in the archive) of each ELF file taken
+    ``elf_files``: (path here, path in the archive) of each ELF file taken
     from this machine, ``python_files``: the same of each standard library
     module, whose archive path is that of its bytecode, ``troth_files``: the same
     of troth's own modules, its init and its launcher; for lock and SBOM.
@@ -79,7 +79,7 @@ class Collected:
     interpreter: Interpreter
     entries: tuple[Entry, ...]
     paths: tuple[tuple[str, str], ...]
-    library_files: tuple[tuple[str, str], ...]
+    elf_files: tuple[tuple[str, str], ...]
     python_files: tuple[tuple[str, str], ...]
     troth_files: tuple[tuple[str, str], ...]
 
@@ -120,7 +120,7 @@ def collect(request: Request, *, data: Path | None = None) -> Collected:
         interpreter=target,
         entries=arranged,
         paths=tuple((item.path, item.kind) for item in baked),
-        library_files=tuple((os.fspath(origin), path) for origin, path, _mode, _why in binaries),
+        elf_files=tuple((os.fspath(origin), path) for origin, path, _mode, _why in binaries),
         python_files=_sources(target, modules, of_troth=False),
         troth_files=(*own, *_sources(target, modules, of_troth=True)),
     )

@@ -7,11 +7,10 @@ lz4 legacy frame, a zstd frame. Never believes a size that the file names.
 
 from __future__ import annotations
 
-import subprocess
 from typing import TYPE_CHECKING
 
 from troth.abi import cpio
-from troth.errors import FormatError, HostError
+from troth.errors import FormatError
 from troth.image import program
 
 if TYPE_CHECKING:
@@ -58,21 +57,7 @@ def read(path: Path, *, limit_bytes: int = MAX_BYTES) -> bytes:
 
 
 def _run(argv: tuple[str, ...], stdin: int, limit_bytes: int) -> tuple[bytes, int]:
-    try:
-        process = subprocess.Popen(
-            argv,
-            stdin=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=program.environment(),
-        )
-    except FileNotFoundError:
-        raise HostError(
-            "program-missing",
-            f"the program {argv[0]} is not on this machine",
-            hint=f"apt-get install {argv[0]}",
-        ) from None
-    with process:
+    with program.start(argv, stdin=stdin) as process:
         parts = []
         left = limit_bytes + 1
         while left and process.stdout and (piece := process.stdout.read(min(left, 1 << 20))):

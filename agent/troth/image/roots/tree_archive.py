@@ -10,12 +10,11 @@ to that), and reads the archive once, front to back, with bounds on everything.
 from __future__ import annotations
 
 import io
-import subprocess
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, cast
 
 from troth.abi import tar
-from troth.errors import BuildError, FormatError, HostError
+from troth.errors import BuildError, FormatError
 from troth.image import program
 from troth.image.roots import root_tree
 from troth.image.roots.root_tree import Entry, RootTree, check_path
@@ -80,21 +79,7 @@ def _plain(path: Path) -> Iterator[Stream]:
             with io.BufferedReader(file, 1 << 18) as buffered:
                 yield buffered
             return
-        try:
-            process = subprocess.Popen(
-                argv,
-                stdin=file,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=program.environment(),
-            )
-        except FileNotFoundError:
-            raise HostError(
-                "program-missing",
-                f"the program {argv[0]} is not on this machine",
-                hint=f"apt-get install {'xz-utils' if argv[0] == 'xz' else argv[0]}",
-            ) from None
-        with process:
+        with program.start(argv, stdin=file.fileno()) as process:
             try:
                 yield cast("IO[bytes]", process.stdout)
             except BaseException:
