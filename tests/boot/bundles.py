@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import random
 import secrets
@@ -70,6 +71,8 @@ compression = "none"
 [root]
 source = "../smallfs"
 overlay = "none"
+[handover]
+modules_disabled = true
 [tee]
 snp = "none"
 vtpm = "none"
@@ -128,12 +131,28 @@ snp = "none"
 vtpm = "none"
 """
 
+#: The file system of bundle "full", handed in as somebody else's finished image.
+_READY = """
+[image]
+name = "ready"
+kernel = {kernel}
+compression = "none"
+[root]
+source = "ready.erofs"
+[measure]
+workload = ["/opt/app"]
+[tee]
+snp = "none"
+vtpm = "required"
+"""
+
 MANIFESTS = {
     "full": ("6.12", _FULL),
     "old": ("6.1", _FULL),
     "small": ("6.12", _SMALL),
     "squashfs": ("6.12", _OTHER_FORMAT),
     "ext4": ("6.12", _OTHER_FORMAT),
+    "ready": ("6.12", _READY),
     "supervised": ("6.12", _SUPERVISED),
     "supervised-root": ("6.12", _SUPERVISED_ROOT),
 }
@@ -164,10 +183,19 @@ class Forge:
             if not (place / "bundle").exists():
                 place.mkdir(exist_ok=True)
                 series, text = MANIFESTS[name]
+                if name == "ready":
+                    self._write_ready(place / "ready.erofs")
                 manifest = place / "troth.toml"
                 manifest.write_text(text.format(name=name, kernel=self._kernel(series)))
                 subprocess.run([TROTH, "build", manifest, "-o", place / "bundle"], check=True)
         return place / "bundle"
+
+    def _write_ready(self, image: Path) -> None:
+        full = self.bundle("full")
+        (root, *_) = json.loads((full / "policy.json").read_bytes())["volumes"]
+        size_bytes = root["verity"]["data_blocks"] * root["verity"]["block_bytes"]
+        with (full / "root.img").open("rb") as data:
+            image.write_bytes(data.read(size_bytes))
 
     def _kernel(self, series: str) -> str:
         """A manifest's kernel by path: apt is asked once a run, not once a bundle."""

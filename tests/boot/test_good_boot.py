@@ -135,6 +135,7 @@ def test_no_overlay_no_tpm(forge, boot, token):
     check_good(found, token)
     assert found.stages == [name for name in STAGES if name != "workload"]
     check_registers(found, bundle, cmdline=(bundle / "cmdline").read_text(), tpm="unused")
+    assert found.section("file /proc/sys/kernel/modules_disabled") == "1"
     kind, options = mounts(found)["/"]
     assert kind == "erofs"
     assert {"ro", "nodev"} <= options
@@ -173,6 +174,15 @@ def test_other_file_systems(forge, boot, token, file_system):
     assert f"{file_system} " in found.section("file /proc/modules") or file_system == "ext4"
     assert found.section("file /etc/hostname") == "marked"
     assert found.pairs("writes")["/etc/written"] == "ok"
+
+
+def test_ready_image_is_measured_as_predicted(forge, boot, token):
+    """The build read owners, modes and contents out of the image; the guest mounts it."""
+    bundle = forge.bundle("ready")
+    found = boot(bundle)
+    check_good(found, token)
+    check_registers(found, bundle, cmdline=(bundle / "cmdline").read_text())
+    assert "workload" in event_names(found)
 
 
 def test_kernel_that_is_locked_down_already(boot, token, variant):
