@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from troth.errors import ManifestError
-from troth.image.inputs import manifest
+from troth.image.inputs import manifest, manifest_records
 from troth.image.inputs.manifest_source import key_lines
 
 BASE = """\
@@ -28,7 +28,7 @@ snp = "none"
 """
 
 
-def read(text: str) -> manifest.Manifest:
+def read(text: str) -> manifest_records.Manifest:
     return manifest.parse(text.encode(), Path("/src/troth.toml"))
 
 
@@ -128,8 +128,8 @@ memory = "4G"
     assert found.handover.manager == "none"
     assert found.workload == ("/opt/app", "/opt/b")
     assert [volume.device for volume in found.volumes] == ["serial:models", "PARTLABEL:other"]
-    assert found.fail == manifest.Fail("reboot", "console", 20, 5)
-    assert found.launch == manifest.Launch((2,), ("EPYC-v4", "EPYC-Genoa"), ("4G",))
+    assert found.fail == manifest_records.Fail("reboot", "console", 20, 5)
+    assert found.launch == manifest_records.Launch((2,), ("EPYC-v4", "EPYC-Genoa"), ("4G",))
 
 
 def test_everything_in_the_initramfs():

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from troth.image.build import Made
-    from troth.image.inputs.manifest import Manifest
+    from troth.image.inputs.manifest_records import Manifest
 
 _ARTEFACTS = (
     "vmlinuz",

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from troth.documents.sbom import Package
     from troth.image.inputs.interpreter import Interpreter
     from troth.image.inputs.kernel import Kernel
-    from troth.image.inputs.manifest import Manifest
+    from troth.image.inputs.manifest_records import Manifest
     from troth.image.packing.entry import Entry
     from troth.image.roots.root import RootImage
 

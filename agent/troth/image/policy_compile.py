@@ -18,7 +18,7 @@ from troth.errors import BuildError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from troth.image.inputs.manifest import Manifest
+    from troth.image.inputs.manifest_records import Manifest
 
 OWNED_PCRS = (11, 14, 15)
 #: The kernel's own entries of every rootfs (usr/default_cpio_list).

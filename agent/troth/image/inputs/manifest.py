@@ -30,8 +30,19 @@ from typing import TYPE_CHECKING
 
 from troth.errors import ManifestError
 from troth.image.inputs import manifest_rules as rules
-from troth.image.inputs.manifest_source import Source, Table, read_source
-from troth.record import record
+from troth.image.inputs.manifest_records import (
+    Fail,
+    Handover,
+    Image,
+    Initramfs,
+    KernelSource,
+    Launch,
+    Manifest,
+    Root,
+    Tee,
+    Volume,
+)
+from troth.image.inputs.manifest_source import Table, read_source
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,131 +77,6 @@ _KEYS = {
     "launch": ("vcpus", "cpu_types", "memory"),
 }  # fmt: skip
 _LATER_TABLES = ("instance", "network")
-
-
-@record
-class KernelSource:
-    """Where the kernel comes from: ``package`` of Debian, or the two paths.
-
-    ``modules`` is the directory that holds modules.dep, None for a kernel without modules.
-    """
-
-    package: str
-    vmlinuz: Path | None
-    modules: Path | None
-
-
-@record
-class Image:
-    """``[image]``; ``python`` is an interpreter's path, empty for the distribution's."""
-
-    name: str
-    svn: int
-    kernel: KernelSource
-    load: tuple[str, ...]
-    python: str
-    compression: str
-    platform: str
-    cmdline: tuple[str, ...]
-    cmdline_variable: dict[str, tuple[str, ...]]
-    acpi: str
-
-
-@record
-class Root:
-    """``[root]``; ``file_system`` and ``compression`` do not concern a ready image."""
-
-    source: Path
-    overlay: str
-    overlay_paths: tuple[str, ...]
-    modules: bool
-    file_system: str
-    compression: str
-
-
-@record
-class Handover:
-    """``[handover]``; exactly one of ``init`` and ``supervise`` is not empty.
-
-    ``manager``: "systemd", "none", or "" for looking where init leads; ``user``
-    and ``group`` are 0 where ``init`` is set.
-    """
-
-    init: str
-    supervise: tuple[str, ...]
-    user: int
-    group: int
-    grace_s: int
-    manager: str
-    modules_disabled: bool
-    lockdown: str
-
-
-@record
-class Initramfs:
-    """``[initramfs]``: ``files`` go below /app, ``python`` are module names."""
-
-    files: Path | None
-    python: tuple[str, ...]
-
-
-@record
-class Tee:
-    """``[tee]``: each "required", "optional", "simulated" or "none" as the design says."""
-
-    snp: str
-    vtpm: str
-    vtpm_kind: str
-
-
-@record
-class Volume:
-    """One ``[[volume]]`` of format verity: ``device`` is ``KIND:VALUE``."""
-
-    name: str
-    source: Path
-    mount: str
-    device: str
-
-
-@record
-class Fail:
-    """``[fail]``: see ``documents.policy.Fail``."""
-
-    action: str
-    detail: str
-    deadline_s: int
-    device_timeout_s: int
-
-
-@record
-class Launch:
-    """``[launch]``: the machine shapes an IGVM file is made for."""
-
-    vcpus: tuple[int, ...]
-    cpu_types: tuple[str, ...]
-    memory: tuple[str, ...]
-
-
-@record
-class Manifest:
-    """All of troth.toml. ``root`` is None where everything is in the initramfs."""
-
-    path: Path
-    image: Image
-    root: Root | None
-    handover: Handover
-    initramfs: Initramfs
-    workload: tuple[str, ...]
-    tee: Tee
-    volumes: tuple[Volume, ...]
-    fail: Fail
-    launch: Launch
-    source: Source
-
-    def where(self, *path: str | int) -> str:
-        """``file:line`` of a key, as ``manifest.where("volume", 0, "source")``."""
-        return self.source.where(path)
 
 
 def load(path: Path) -> Manifest:
