@@ -70,7 +70,7 @@ def boot(bundle: Path, output: Path) -> list[str]:
     print(f"$ troth {' '.join(words)}", flush=True)
     with subprocess.Popen([TROTH, *words]) as guest:
         answer = ask(f"http://127.0.0.1:{port}/", guest)
-        print(f"$ curl http://127.0.0.1:{port}/\n{answer.strip()}")
+        print(f"GET http://127.0.0.1:{port}/\n{answer.strip()}")
         facts = json.loads(answer)
         need(facts["root"]["type"] == "overlay", "the service runs on the overlay")
         need(facts["model"]["mount"]["source"].startswith("/dev/dm-"), "its model is on dm-verity")
