@@ -16,7 +16,10 @@ from troth.boot import modules
 
 
 def test_required_and_absent(forge, boot, token):
-    check_refused(boot(forge.bundle("full"), "--no-tpm"), token, "tpm-missing", stage="tee")
+    found = boot(forge.bundle("full"), "--no-tpm")
+    check_refused(found, token, "tpm-missing", stage="tee")
+    # A refusal that no TPM has recorded does not pass for a measured one.
+    assert "troth: the refusal could not be measured: the policy requires a TPM" in found.console
 
 
 def test_killed_before_its_last_command(forge, boot, token):

@@ -18,8 +18,6 @@ _CC_NV_READ_PUBLIC, _CC_GET_CAPABILITY, _CC_PCR_READ, _CC_PCR_EXTEND = 0x169, 0x
 _CAP_PCRS = 5
 #: The empty password: session TPM_RS_PW, no nonce, no attributes, no HMAC.
 _PASSWORD = pack(">IHBH", 0x40000009, 0, 0, 0)
-RC_HANDLE = 0x18B  # TPM_RC_HANDLE for handle 1: no such NV index
-MAX_RESPONSE_BYTES = 4096
 
 ALGORITHMS = {"sha1": 0x0004, "sha256": 0x000B, "sha384": 0x000C, "sha512": 0x000D}
 _NAMES = {number: name for name, number in ALGORITHMS.items()}

@@ -100,17 +100,18 @@ def _measure(state: State, code: str) -> str:
         return "the registers are capped already"
     if code == "tpm-lost":
         return "the TPM is lost"
+    lost = ""
     try:
         if state.log is None:
             # Up to stage tee: the refusal alone is then the log of this boot.
             from troth.boot import vtpm
 
-            vtpm.open_log_to_refuse(state)
+            lost = vtpm.open_log_to_refuse(state)
         state.events.measure(event_log.REFUSED, f"refused:{code}".encode())
         seal(state)
     except BaseException as error:  # noqa: BLE001 - part of PID 1's last line: it must go on
         return f"{type(error).__name__}: {error}"
-    return ""
+    return lost
 
 
 def seal(state: State) -> None:

@@ -63,12 +63,12 @@ def close(state: State) -> None:
     _hide_host_inputs()
     closing.finish(policy)
     fail.seal(state)
+    state.sealed = True
     _write_state(state)
     state.guard.cancel()
     duration_ms = (time.monotonic_ns() - begun_ns) // 1_000_000
     state.say(f"troth: stage handover ok {duration_ms}")
     state.say(f"troth: handover {policy.handover.argv[0]}")
-    state.sealed = True
     if state.tpm is not None:
         state.tpm.close()
         state.tpm = None

@@ -34,10 +34,11 @@ def open_log(state: State) -> EventLog:
     return log
 
 
-def open_log_to_refuse(state: State) -> None:
+def open_log_to_refuse(state: State) -> str:
     """A log for the one event of a boot refused before its log was open.
 
     The TPM is taken as it is, whatever kind it has: what it records is a refusal.
+    Returns why it cannot record it, "" where it can or the policy wants none.
     """
     os.makedirs(RUN, 0o755, exist_ok=True)
     tpm: Tpm | None = None
@@ -46,10 +47,12 @@ def open_log_to_refuse(state: State) -> None:
         tpm = _device(state)
         if tpm is not None:
             banks = tpm.banks()
-    except (Refusal, FormatError):
+        reason = ""
+    except (Refusal, FormatError) as error:
         # What could not be opened cannot be extended; the log is still written.
-        tpm = None
+        tpm, reason = None, error.message
     state.log = EventLog(event_log.PATH, tpm=tpm, banks=banks)
+    return reason
 
 
 def _open(state: State) -> tuple[Tpm | None, tuple[str, ...]]:

@@ -165,13 +165,6 @@ class Reader:
             raise self._fail(key, "an array of text")
         return tuple(value)
 
-    def integers(self, key: str) -> tuple[int, ...]:
-        """An array of integers."""
-        value = self._get(key)
-        if not isinstance(value, list) or not all(type(item) is int for item in value):
-            raise self._fail(key, "an array of integers")
-        return tuple(value)
-
     def reader(self, key: str) -> Reader:
         """The object below ``key``."""
         return Reader(self._get(key), where=self._where, path=f"{self._path}.{key}")

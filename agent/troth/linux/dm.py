@@ -61,8 +61,3 @@ class Control:
     def status(self, name: str) -> tuple[dm.Target, ...]:
         """The status lines of map ``name``."""
         return self._ask(dm.TABLE_STATUS, dm.request(name, room=_STATUS_BYTES)).targets
-
-    def table(self, name: str) -> tuple[dm.Target, ...]:
-        """The table of map ``name`` as the kernel understood it."""
-        message = dm.request(name, flags=dm.STATUS_TABLE, room=_STATUS_BYTES)
-        return self._ask(dm.TABLE_STATUS, message).targets

@@ -40,7 +40,6 @@ def _prototype(name: str, result: type, *arguments: type) -> object:
 
 
 _mount = _prototype("mount", _INT, _TEXT, _TEXT, _TEXT, _UNSIGNED_LONG, _TEXT)
-_umount2 = _prototype("umount2", _INT, _TEXT, _INT)
 _reboot = _prototype("reboot", _INT, _INT)
 _prctl = _prototype("prctl", _INT, _INT, *(_UNSIGNED_LONG,) * 4)
 _finit_module = _prototype("syscall", _LONG, _LONG, _INT, _TEXT, _INT)
@@ -66,11 +65,6 @@ def mount(source: str, target: str, kind: str, *, flags: int = 0, data: str = ""
         data.encode() or None,
         where=target,
     )
-
-
-def umount(target: str, *, flags: int = 0) -> None:
-    """umount2(2). ``flags``: MNT_* bits of ``linux.mount``."""
-    _call(_umount2, target.encode(), flags, where=target)
 
 
 def reboot(command: int) -> None:
