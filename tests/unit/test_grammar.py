@@ -14,6 +14,7 @@ import pytest
 
 from troth import __version__
 from troth.cli import completion, grammar, man
+from troth.cli.grammar import images
 from troth.cli.main import main, parse
 from troth.errors import BuildError, HostError, TrothError, UsageError
 
@@ -52,7 +53,7 @@ def test_options_parse_and_have_attributes(verb):
 
 
 def test_options_not_given():
-    options = parse(grammar.RUN, ["d"])
+    options = parse(images.RUN, ["d"])
     assert (options.bundle, options.memory, options.cpus, options.accel) == ("d", "1G", 1, "auto")
     assert options.disk == []
     assert options.timeout is None
@@ -60,9 +61,9 @@ def test_options_not_given():
 
 
 def test_the_forms_of_inspect():
-    options = parse(grammar.INSPECT, ["a", "diff", "b"])
+    options = parse(images.INSPECT, ["a", "diff", "b"])
     assert (options.target, options.action, options.rest) == ("a", "diff", ["b"])
-    options = parse(grammar.INSPECT, ["a", "--json"])
+    options = parse(images.INSPECT, ["a", "--json"])
     assert (options.target, options.action, options.rest, options.json) == ("a", None, [], True)
 
 

@@ -1,95 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every verb, option and argument of ``troth``: data, said once.
-
-Serves ``cli.main`` (parser and dispatch), ``cli.man`` and ``cli.completion``,
-which therefore cannot disagree. Names are fixed by DESIGN section 8. Must hold
-no logic and import no verb.
-"""
+"""Verbs that make, boot and look at images: build, run, inspect, doctor, verity, pcr."""
 
 from __future__ import annotations
 
-from troth.record import record
-
-
-@record
-class Option:
-    """``--name METAVAR``.
-
-    ``names``: long name first; ``metavar``: empty for a flag; ``kind``:
-    "text", "file", "directory", "integer" or "number"; ``choices``: the only
-    values, where not empty; ``repeat``: may be given several times, and is then
-    a list. An option not given is None, a flag not given False, a repeated one
-    an empty list, unless ``default`` says otherwise.
-    """
-
-    names: tuple[str, ...]
-    help: str
-    metavar: str = ""
-    kind: str = "text"
-    choices: tuple[str, ...] = ()
-    default: str | None = None
-    repeat: bool = False
-    required: bool = False
-
-
-@record
-class Positional:
-    """An argument by position; ``count``: "one", "optional" (else None) or "many" (a list)."""
-
-    name: str
-    help: str
-    metavar: str
-    kind: str = "text"
-    count: str = "one"
-
-
-@record
-class Verb:
-    """One command.
-
-    ``words``: what is typed, one or two; ``function``: ``module:name``, called
-    with an object whose attributes are the positionals and the options' long
-    names with underscores; it returns the exit status.
-    """
-
-    words: tuple[str, ...]
-    function: str
-    summary: str
-    description: str
-    positionals: tuple[Positional, ...] = ()
-    options: tuple[Option, ...] = ()
-    status: tuple[tuple[int, str], ...] = ()
-
-
-JSON = Option(("--json",), "print one JSON object on standard output")
-DEBUG = Option(("--debug",), "print a traceback with errors")
-
-#: Understood without a verb.
-GLOBAL = (
-    Option(("--version",), "print the version"),
-    Option(("--help", "-h"), "print help, of a verb where one is given"),
-    Option(("--man",), "print the manual page, of a verb where one is given (roff)"),
-    Option(
-        ("--completion",),
-        "print the completion script of a shell",
-        metavar="SHELL",
-        choices=("bash", "zsh"),
-    ),
-    DEBUG,
-)
-
-#: What the first word of a two-word verb stands for.
-GROUPS = {
-    "verity": "make and check dm-verity trees",
-    "pcr": "predict and replay PCR values",
-}
-
-STATUS = (
-    (0, "yes: done, or every check passed"),
-    (1, "no: refused, failed, or a check failed"),
-    (2, "the command line or the manifest is wrong"),
-    (3, "this machine lacks something; the message names the package"),
-)
+from troth.cli.grammar.shape import JSON, STATUS, Option, Positional, Verb
 
 BUILD = Verb(
     words=("build",),
