@@ -23,7 +23,7 @@ VARIABLES = {"SOURCE_DATE_EPOCH", "TROTH_CACHE", "XDG_CACHE_HOME", "PATH"}
 #: PID 1's last line, and the end of the machine that it leads to: nothing may escape them.
 LAST_LINE = (PACKAGE / "boot" / "init.py", PACKAGE / "boot" / "fail.py")
 #: Heavy or foreign libraries and the one door to each.
-DOORS: dict[str, str] = {"cryptography": "troth.signing.keys"}
+DOORS: dict[str, str] = {"cryptography": "signing"}
 
 
 def tree(path):
