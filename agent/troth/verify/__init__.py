@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The relying party: from evidence, endorsements and a policy to a result that names every check."""
+"""The relying party: evidence, endorsements and a policy give a result that names every check."""

@@ -21,7 +21,7 @@ MEASURE_LAUNCH = Verb(
         Option(("--ovmf",), "the firmware file", metavar="FILE", kind="file"),
         Option(
             ("--ovmf-hash",),
-            "start from the digest of the firmware's own pages; --ovmf then gives the metadata only",
+            "start from the digest of the firmware's pages; --ovmf then gives metadata only",
             metavar="HEX",
         ),
         Option(
