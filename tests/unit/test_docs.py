@@ -18,7 +18,14 @@ import pytest
 from made_policy import policy
 from troth import errors
 from troth.cli import grammar, main
-from troth.documents import bundle, event_log, event_log_json, policy_json, reference_values
+from troth.documents import (
+    bundle,
+    event_log,
+    event_log_json,
+    policy_json,
+    reference_values,
+    toml_source,
+)
 from troth.documents import lock as lock_document
 from troth.documents import policy as policy_document
 from troth.documents.event_log import Event
@@ -503,5 +510,5 @@ def test_known_keys_cover_the_manifest_module():
     """``_KEYS`` is what the parser refuses by: the check above stands on it."""
     source = manifest_source.read_source(b"[image]\nnome = 1\n", "troth.toml")
     with pytest.raises(errors.ManifestError) as caught:
-        manifest_source.Table(source, source.tree["image"], ("image",), manifest._KEYS["image"])
+        toml_source.Table(source, source.tree["image"], ("image",), manifest._KEYS["image"])
     assert caught.value.code == "manifest-unknown-key"

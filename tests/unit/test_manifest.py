@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from troth.documents.toml_source import key_lines
 from troth.errors import ManifestError
 from troth.image.inputs import manifest, manifest_records
-from troth.image.inputs.manifest_source import key_lines
 
 BASE = """\
 [image]

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from troth.documents.toml_source import Table
 from troth.errors import ManifestError
 from troth.image.inputs import manifest_rules as rules
 from troth.image.inputs.manifest_records import (
@@ -42,7 +43,7 @@ from troth.image.inputs.manifest_records import (
     Tee,
     Volume,
 )
-from troth.image.inputs.manifest_source import Table, read_source
+from troth.image.inputs.manifest_source import read_source
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,7 +14,7 @@ from troth.record import record
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from troth.image.inputs.manifest_source import Source
+    from troth.documents.toml_source import Source
 
 
 @record

@@ -11,13 +11,13 @@ import posixpath
 import re
 from typing import TYPE_CHECKING
 
-from troth.errors import ManifestError
-from troth.image.inputs.manifest_source import nearest
+from troth.documents.toml_source import nearest
+from troth.errors import ManifestError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from troth.image.inputs.manifest_source import Table
+    from troth.documents.toml_source import Table
 
 NAME = re.compile(r"[a-z0-9-]{1,20}")
 MODULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -70,7 +70,7 @@ class Later:
     def __init__(self) -> None:
         self._first: ManifestError | None = None
 
-    def note(self, at: ManifestError, needs: str) -> None:
+    def note(self, at: UsageError, needs: str) -> None:
         """Remember ``needs`` with the line of ``at``; the first one is reported."""
         if self._first is None:
             self._first = ManifestError(
