@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from troth.documents import event_log_json, reference_values
+from troth.documents import event_log_json, reference_values_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def at_handover(bundle: Path, cmdline: str, tpm: str) -> Registers:
     """The registers that reference-values.json predicts for one command line and TPM state."""
     data = (bundle / "reference-values.json").read_bytes()
-    values = reference_values.parse(data)
+    values = reference_values_json.parse(data)
     (case,) = [one for one in values.cases if (one.cmdline, one.tpm) == (cmdline, tpm)]
     return case.handover
 

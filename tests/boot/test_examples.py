@@ -14,7 +14,7 @@ import pytest
 
 from boot import machine
 from boot.bundles import TROTH
-from troth.documents import reference_values
+from troth.documents import reference_values_json
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -63,7 +63,7 @@ def powered_off(bundle: Path, place: Path) -> Path:
 
 
 def check_predicted(found: dict, bundle: Path, cmdline: str) -> None:
-    values = reference_values.parse((bundle / "reference-values.json").read_bytes())
+    values = reference_values_json.parse((bundle / "reference-values.json").read_bytes())
     (case,) = [one for one in values.cases if (one.cmdline, one.tpm) == (cmdline, "present")]
     assert found["software_register"] == case.handover.software
     observed = {(row["bank"], row["pcr"]): row["observed"] for row in found["registers"]}

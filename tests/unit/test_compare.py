@@ -9,7 +9,7 @@ import pytest
 
 from made_policy import policy
 from troth.cli.main import main
-from troth.documents import event_log, policy_json, reference_values
+from troth.documents import event_log, policy_json, reference_values, reference_values_json
 from troth.documents.event_log import Event
 from troth.image import compare, reference
 from troth.measure.boot_events import boot_events
@@ -46,7 +46,7 @@ def test_the_exit_status_says_it(tmp_path, capsys, count, status):
         cases=reference.cases(POLICY, policy_bytes=DATA, workload=None),
         flags=reference_values.Flags("off", False, False, "none", False, "panic", "none", ()),
     )  # fmt: skip
-    (tmp_path / reference_values.FILE_NAME).write_bytes(reference_values.print_(values))
+    (tmp_path / reference_values.FILE_NAME).write_bytes(reference_values_json.print_(values))
     log = tmp_path / "log"
     log.write_bytes(b"".join(event_log.line(event) for event in GOOD[:count]))
     words = ["pcr", "replay", str(log)]

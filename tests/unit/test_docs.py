@@ -20,10 +20,13 @@ from troth import errors
 from troth.cli import grammar, main
 from troth.documents import (
     bundle,
+    dsse,
     event_log,
     event_log_json,
     policy_json,
     reference_values,
+    reference_values_json,
+    statement,
     toml_source,
 )
 from troth.documents import lock as lock_document
@@ -407,9 +410,27 @@ def test_reference_values_fields():
         workload="",
         cases=(reference_values.Case("plain", "quiet", "present", registers, registers),),
         flags=reference_values.Flags("off", False, False, "none", False, "panic", "none", ()),
+        launch=(
+            reference_values.LaunchValue(
+                "00" * 48, "igvm", "direct", "guest.igvm", "", "plain", "quiet", 1, (), 0, 1 << 30,
+                "qemu", 1, 0x30000, "off", ("kernel",), "",
+            ),
+        ),
+        artefacts=(("vmlinuz", "00" * 32),), inputs=(("troth.toml", "00" * 32),),
     )  # fmt: skip
-    tree = json.loads(reference_values.print_(made))
-    assert documented_fields("## reference-values.json") == fields(tree)
+    tree = json.loads(reference_values_json.print_(made))
+    text = section(page("formats.md"), "## reference-values.json")
+    assert first_column(text.split("### Signed")[0]) == fields(tree)
+
+
+def test_envelope_fields_and_what_is_signed():
+    made = dsse.Envelope(dsse.IN_TOTO, b"{}", (dsse.Signature("", b"x"),))
+    fields_of_page = documented_fields("### Signed reference values")
+    assert fields_of_page == fields(json.loads(dsse.print_(made)))
+    assert vectors()["DSSE pre-authentication encoding"].encode() == dsse.pae(dsse.IN_TOTO, b"{}")
+    text = section(page("formats.md"), "### Signed reference values")
+    for word in (dsse.IN_TOTO, statement.TYPE, reference_values_json.PREDICATE_TYPE):
+        assert f"`{word}`" in text
 
 
 def test_lock_fields():

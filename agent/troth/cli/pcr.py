@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from troth.documents import event_log_json, policy_json, reference_values
+from troth.documents import event_log_json, policy_json, reference_values, reference_values_json
 from troth.errors import UsageError
 from troth.image import compare, reference
 from troth.measure import pcr, register
@@ -94,7 +94,7 @@ def _bundle(folder: Path) -> tuple[bytes, reference_values.ReferenceValues]:
             where=str(folder),
             hint="make one with troth build",
         ) from None
-    return policy_bytes, reference_values.parse(values, where=reference_values.FILE_NAME)
+    return policy_bytes, reference_values_json.parse(values, where=reference_values.FILE_NAME)
 
 
 def _registers(events: tuple[Event, ...]) -> Registers:

@@ -2,30 +2,43 @@
 """reference-values.json: what a guest of this image will show, if it is this image.
 
 Flows from ``troth build`` to relying parties. Fields are described in
-``docs/formats.md``. Pure: it holds predictions and never computes one.
+``docs/formats.md``; ``documents.reference_values_json`` reads and prints it.
+Pure: it holds predictions and never computes one.
 """
 
 from __future__ import annotations
 
-import hashlib
-from typing import TYPE_CHECKING
-
-from troth.documents import strict
-from troth.errors import FormatError
 from troth.record import record
-
-if TYPE_CHECKING:
-    from troth.documents.strict import Reader
 
 SCHEMA = "troth-reference-values-v1"
 FILE_NAME = "reference-values.json"
 
 PLATFORMS = ("none", "direct", "svsm", "azure-paravisor", "simulated")
+#: What can root the boot chain of a launch; "none" and "simulated" are no launches of hardware.
+LAUNCH_PLATFORMS = ("direct", "svsm", "azure-paravisor")
+LAUNCH_KINDS = ("igvm", "ovmf")
+VMMS = ("qemu", "ec2", "gce")
+#: AMD's names of the processors that have SNP; Bergamo and Siena have keys of Genoa.
+PRODUCTS = ("Milan", "Genoa", "Bergamo", "Siena", "Turin")
+#: What a launch digest can cover, in this order. A boot chain is rooted with the first three.
+COVERED = ("kernel", "initramfs", "cmdline", "acpi")
+BOOT_CHAIN = COVERED[:3]
+
 TPM_STATES = ("present", "absent", "unused")
 #: Banks that predictions are made for, in the order they are listed.
 BANKS = ("sha1", "sha256", "sha384", "sha512")
 DIGEST_BYTES = {"sha1": 20, "sha256": 32, "sha384": 48, "sha512": 64}
 SOFTWARE_BYTES = 48
+LAUNCH_DIGEST_BYTES = 48
+
+#: ``expires`` of values whose signer said on purpose that they have no end.
+NEVER = "never"
+#: Words that OVMF appends to the command line it was given, before the kernel sees it.
+OVMF_WORDS = " initrd=initrd"
+
+MAX_LAUNCHES = 4096
+MAX_REVOKED = 65536
+MAX_VCPUS = 512
 
 
 @record
@@ -57,6 +70,50 @@ class Case:
 
 
 @record
+class LaunchValue:
+    """One launch digest, and every condition under which a good launch has it.
+
+    ``digest``: MEASUREMENT of the report, in hex. ``kind``: "igvm" or "ovmf";
+    ``platform``: what roots the boot chain of a guest with this digest, never
+    taken from evidence (SECURITY V-a). ``file``: the IGVM file of the bundle, or
+    the firmware's name; ``ovmf_hash``: digest over the firmware's own pages
+    ("" for igvm). ``form``, ``cmdline``: of the cases that this launch leads to.
+
+    ``vcpus``; ``cpu_types``, ``vcpu_signature``: processor names that all have
+    this CPUID signature, () and 0 where the digest depends on none;
+    ``memory_bytes``: of the machine, 0 where the digest does not depend on it;
+    ``vmm``: whose reset state; ``guest_features``: SEV_FEATURES.
+
+    ``policy``: the SNP guest policy that the launch must have; the digest does
+    not cover it (S14). ``acpi_aml``: as ``Flags``, for this launch. ``covers``:
+    words of ``COVERED``. ``experimental``: why nobody should rely on it yet, or "".
+    """
+
+    digest: str
+    kind: str
+    platform: str
+    file: str
+    ovmf_hash: str
+    form: str
+    cmdline: str
+    vcpus: int
+    cpu_types: tuple[str, ...]
+    vcpu_signature: int
+    memory_bytes: int
+    vmm: str
+    guest_features: int
+    policy: int
+    acpi_aml: str
+    covers: tuple[str, ...]
+    experimental: str
+
+    @property
+    def roots_boot_chain(self) -> bool:
+        """Whether the digest covers all that decides which PID 1 runs (S2)."""
+        return self.platform == "direct" and set(BOOT_CHAIN) <= set(self.covers)
+
+
+@record
 class Flags:
     """Choices a relying party may want to refuse; none of them is a measurement.
 
@@ -64,7 +121,9 @@ class Flags:
     command line switches the kernel's cipher self-tests off, so that a broken AES
     would go unnoticed (S42); ``unsigned_modules``: packed modules carry no
     signature (S33); ``io_error``: "panic", or "survivable" on kernels that
-    cannot panic on unreadable blocks (S34).
+    cannot panic on unreadable blocks (S34); ``simulated``: made for the simulated
+    secure processor (S23); ``unauthenticated_volumes``: names of volumes whose
+    host can change data unnoticed.
     """
 
     acpi_aml: str
@@ -75,6 +134,8 @@ class Flags:
     io_error: str
     overlay: str
     overlay_paths: tuple[str, ...]
+    simulated: bool = False
+    unauthenticated_volumes: tuple[str, ...] = ()
 
 
 @record
@@ -82,7 +143,12 @@ class ReferenceValues:
     """The whole of reference-values.json.
 
     ``root_hashes``: (volume, hex), root first; ``workload``: the tree digest in
-    hex, empty for images that measure none.
+    hex, empty for images that measure none. ``products``: processors the image
+    is meant for, () for any; ``revoked``: launch digests that must not be
+    accepted, of this image or of older ones. ``artefacts``: (file of the bundle,
+    SHA-256); ``inputs``: the same of what the build read and the bundle does not
+    hold. ``issued``, ``expires``, ``commit``: empty until somebody signs;
+    ``expires`` may then be ``NEVER``.
     """
 
     image_name: str
@@ -97,128 +163,24 @@ class ReferenceValues:
     workload: str
     cases: tuple[Case, ...]
     flags: Flags
+    launch: tuple[LaunchValue, ...] = ()
+    products: tuple[str, ...] = ()
+    revoked: tuple[str, ...] = ()
+    artefacts: tuple[tuple[str, str], ...] = ()
+    inputs: tuple[tuple[str, str], ...] = ()
+    issued: str = ""
+    expires: str = ""
+    commit: str = ""
+
+    @property
+    def in_force(self) -> tuple[LaunchValue, ...]:
+        """The launches that are not revoked; dates and signatures are judged elsewhere."""
+        return tuple(value for value in self.launch if value.digest not in self.revoked)
 
 
-def parse(data: bytes, *, where: str = FILE_NAME) -> ReferenceValues:
-    """The values in ``data``; ``FormatError`` ``json-*``, ``reference-twice|cmdline``."""
-    top = strict.Reader(strict.parse(data, where=where), where=where)
-    top.text("schema", allowed=(SCHEMA,))
-    values = ReferenceValues(
-        image_name=top.text("image_name"),
-        svn=top.integer("svn", maximum=2**32 - 1),
-        troth_version=top.text("troth_version"),
-        platform=top.text("platform", allowed=PLATFORMS),
-        snp=top.text("snp", allowed=("required", "simulated", "none")),
-        vtpm=top.text("vtpm", allowed=("required", "optional", "none")),
-        vtpm_kind=top.text("vtpm_kind", allowed=("svsm", "paravisor", "host")),
-        policy_sha256=top.digest("policy_sha256", size_bytes=32),
-        root_hashes=top.each("root_hashes", _root_hash),
-        workload=top.digest("workload", size_bytes=32) if top.raw("workload") else "",
-        cases=top.each("cases", _case),
-        flags=_flags(top.reader("flags")),
-    )
-    top.close()
-    names = [name for name, _ in values.root_hashes]
-    keys = [(case.cmdline, case.tpm) for case in values.cases]
-    if len(set(names)) != len(names) or len(set(keys)) != len(keys):
-        raise FormatError("reference-twice", "a volume or a case is given twice", where=where)
-    return values
+def launch_cmdline(value: LaunchValue) -> str:
+    """The command line that the host passes and the digest covers.
 
-
-def _root_hash(reader: Reader) -> tuple[str, str]:
-    return reader.text("volume"), reader.digest("root_hash", size_bytes=32)
-
-
-def _case(reader: Reader) -> Case:
-    case = Case(
-        form=reader.text("form"),
-        cmdline=reader.text("cmdline"),
-        tpm=reader.text("tpm", allowed=TPM_STATES),
-        workload=_registers(reader.reader("workload")),
-        handover=_registers(reader.reader("handover")),
-    )
-    if reader.digest("cmdline_sha256", size_bytes=32) != _sha256(case.cmdline):
-        raise FormatError("reference-cmdline", f"not the digest of {case.cmdline[:200]!r}")
-    return case
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _registers(reader: Reader) -> Registers:
-    registers = Registers(
-        pcrs=reader.each("pcrs", _pcr),
-        software=reader.digest("software", size_bytes=SOFTWARE_BYTES),
-    )
-    if len({(bank, index) for bank, index, _ in registers.pcrs}) != len(registers.pcrs):
-        raise FormatError("reference-twice", "a PCR is given twice")
-    reader.close()
-    return registers
-
-
-def _pcr(reader: Reader) -> tuple[str, int, str]:
-    bank = reader.text("bank", allowed=BANKS)
-    return (
-        bank,
-        reader.integer("index", maximum=23),
-        reader.digest("value", size_bytes=DIGEST_BYTES[bank]),
-    )
-
-
-def _flags(reader: Reader) -> Flags:
-    flags = Flags(
-        acpi_aml=reader.text("acpi_aml"),
-        cryptomgr_notests=reader.boolean("cryptomgr_notests"),
-        modules_disabled=reader.boolean("modules_disabled"),
-        lockdown=reader.text("lockdown", allowed=("integrity", "confidentiality", "none")),
-        unsigned_modules=reader.boolean("unsigned_modules"),
-        io_error=reader.text("io_error", allowed=("panic", "survivable")),
-        overlay=reader.text("overlay"),
-        overlay_paths=reader.texts("overlay_paths"),
-    )
-    reader.close()
-    return flags
-
-
-def _registers_tree(registers: Registers) -> dict[str, object]:
-    return {
-        "pcrs": [
-            {"bank": bank, "index": index, "value": value} for bank, index, value in registers.pcrs
-        ],
-        "software": registers.software,
-    }
-
-
-def print_(values: ReferenceValues) -> bytes:
-    """reference-values.json for ``values``: sorted, indented, final newline."""
-    flags = values.flags
-    return strict.pretty(
-        {
-            "schema": SCHEMA,
-            "image_name": values.image_name,
-            "svn": values.svn,
-            "troth_version": values.troth_version,
-            "platform": values.platform,
-            "snp": values.snp,
-            "vtpm": values.vtpm,
-            "vtpm_kind": values.vtpm_kind,
-            "policy_sha256": values.policy_sha256,
-            "root_hashes": [
-                {"volume": name, "root_hash": value} for name, value in values.root_hashes
-            ],
-            "workload": values.workload,
-            "cases": [
-                {
-                    "form": case.form,
-                    "cmdline": case.cmdline,
-                    "cmdline_sha256": _sha256(case.cmdline),
-                    "tpm": case.tpm,
-                    "workload": _registers_tree(case.workload),
-                    "handover": _registers_tree(case.handover),
-                }
-                for case in values.cases
-            ],
-            "flags": {name: getattr(flags, name) for name in flags.__match_args__},
-        }
-    )
+    OVMF appends words to it, which the kernel and the guest's measurements see.
+    """
+    return value.cmdline.removesuffix(OVMF_WORDS) if value.form == "ovmf-direct" else value.cmdline

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from troth import __version__
-from troth.documents import bundle, lock, reference_values, sbom
+from troth.documents import bundle, lock, reference_values, reference_values_json, sbom
 from troth.errors import HostError, ManifestError
 from troth.image import build, provenance, reference
 from troth.image.packing import entry
@@ -40,7 +40,7 @@ _COMPRESSION_TOOLS = {"none": (), "lz4": ("lz4",), "zstd": ("zstd",)}
 
 def write(made: Made, stage: Path) -> None:
     """Write reference-values.json, sbom.spdx.json and manifest.json into ``stage``."""
-    (stage / reference_values.FILE_NAME).write_bytes(reference_values.print_(_values(made)))
+    (stage / reference_values.FILE_NAME).write_bytes(reference_values_json.print_(_values(made)))
     packed = entry.packed(made.entries)
     document = _sbom(made)
     sbom.compare_files(document, packed)
