@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ID blocks made, signed here or elsewhere, and verified.
+
+Serves ``troth measure id-block`` and ``troth igvm sign``. A signature made
+elsewhere (an HSM, another machine) is verified before it goes into anything,
+and so is one made here: what leaves this module verifies. An ID block is
+public and may be replayed by whoever has seen it; it must never be taken for
+proof of one instance.
+
+Source: SEV Secure Nested Paging Firmware ABI Specification (AMD 56860),
+SNP_LAUNCH_FINISH, "ID Block" and "ID Authentication Information".
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from typing import TYPE_CHECKING
+
+from troth.abi import id_block
+from troth.abi.id_block import IdAuth, Point, Signature
+from troth.errors import FormatError, UsageError
+from troth.record import record
+from troth.signing import keys
+from troth.signing.keys import PrivateKey
+
+if TYPE_CHECKING:
+    from troth.abi.id_block import IdBlock
+    from troth.signing.keys import PublicKey
+
+
+@record
+class Signer:
+    """A key with, where it signed elsewhere, its signature.
+
+    ``key``: private, or public together with ``signature`` (DER). ``where``
+    and ``signature_where`` name the files in errors.
+    """
+
+    key: PrivateKey | PublicKey
+    signature: bytes | None = None
+    where: str = ""
+    signature_where: str = ""
+
+
+def point(key: PrivateKey | PublicKey, *, where: str = "") -> Point:
+    """The public half of ``key`` for the firmware's structures.
+
+    Raises ``FormatError`` ``key-algorithm`` for a key that is not P-384.
+    """
+    public = keys.public_half(key)
+    if public.algorithm != keys.P384:
+        raise FormatError(
+            "key-algorithm", "an Ed25519 key: ID and author keys are P-384 keys", where=where
+        )
+    return Point(*public.coordinates)
+
+
+def to_sign(block: IdBlock, id_key: PrivateKey | PublicKey) -> tuple[bytes, bytes]:
+    """What the ID key signs (96 bytes) and what an author key signs (1028 bytes)."""
+    return id_block.encode_block(block), id_block.encode_key(point(id_key))
+
+
+def authenticate(block: IdBlock, id_signer: Signer, author: Signer | None = None) -> IdAuth:
+    """The ID authentication of ``block``, with the signatures given or made here.
+
+    Raises ``UsageError`` ``id-block-unsigned`` where a public key comes
+    without signature; ``FormatError`` ``id-block-signature`` where a signature
+    is not that key's over these bytes; ``key-algorithm``, ``signature-format``.
+    """
+    id_point = point(id_signer.key, where=id_signer.where)
+    author_point = None if author is None else point(author.key, where=author.where)
+    block_bytes, key_bytes = to_sign(block, id_signer.key)
+    return IdAuth(
+        id_point,
+        _signature(id_signer, block_bytes, what="the ID block"),
+        author_point,
+        None if author is None else _signature(author, key_bytes, what="the ID key"),
+    )
+
+
+def verify(block: IdBlock, auth: IdAuth, *, where: str = "") -> None:
+    """Check both signatures, of the ID key and, where there is one, of the author key.
+
+    Raises ``FormatError`` ``key-point``, ``signature-format``, ``id-block-signature``.
+    """
+    pairs = [(auth.id_key, auth.block_signature, id_block.encode_block(block), "the ID block")]
+    if auth.author_key is not None and auth.key_signature is not None:
+        key_bytes = id_block.encode_key(auth.id_key)
+        pairs.append((auth.author_key, auth.key_signature, key_bytes, "the ID key"))
+    for key, signature, data, what in pairs:
+        public = keys.p384_public(key.x, key.y, where=where)
+        der = keys.signature_der(signature.r, signature.s, where=where)
+        if not public.verify(der, data):
+            raise FormatError(
+                "id-block-signature", f"the signature over {what} is wrong", where=where
+            )
+
+
+def qemu_options(block: IdBlock, auth: IdAuth) -> str:
+    """What ``-object sev-snp-guest`` takes besides ``policy``, joined by commas."""
+    block_text = b64encode(id_block.encode_block(block)).decode()
+    auth_text = b64encode(id_block.encode_auth(auth)).decode()
+    enabled = "off" if auth.author_key is None else "on"
+    return f"id-block={block_text},id-auth={auth_text},author-key-enabled={enabled}"
+
+
+def _signature(signer: Signer, data: bytes, *, what: str) -> Signature:
+    if signer.signature is not None:
+        der = signer.signature
+    elif isinstance(signer.key, PrivateKey):
+        der = signer.key.sign(data)
+    else:
+        raise UsageError(
+            "id-block-unsigned",
+            f"a public key, and no signature of it over {what}",
+            where=signer.where,
+            hint="give the private key, or --detached to have the bytes to sign written",
+        )
+    numbers = keys.signature_numbers(der, where=signer.signature_where)
+    if not keys.public_half(signer.key).verify(der, data):
+        raise FormatError(
+            "id-block-signature",
+            f"not a signature of this key over {what} that is being made",
+            where=signer.signature_where,
+            hint="another key, another digest, or other values than when it was signed",
+        )
+    return Signature(*numbers)
