@@ -217,7 +217,7 @@ def test_summary_says_what_is_not_as_described(make, capsys):
 @pytest.mark.parametrize(
     ("words", "status", "code"),
     [
-        (["{}", "firmware"], 2, "not-in-this-version"),
+        (["{}", "firmware"], 1, "firmware-size"),
         (["{}", "list"], 2, "inspect-action"),
         (["{}", "cat"], 2, "inspect-action"),
         (["{}", "ls", "x"], 2, "inspect-action"),

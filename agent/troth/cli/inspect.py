@@ -8,12 +8,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from troth.abi import ovmf
 from troth.errors import UsageError
+from troth.image import firmware as firmware_file
 from troth.image import inspect as looking
 
 if TYPE_CHECKING:
     from typing import Protocol
 
+    from troth.abi.ovmf import Area, Entry, Firmware
     from troth.image.inspect import Target
 
     class Options(Protocol):
@@ -25,27 +28,25 @@ if TYPE_CHECKING:
         json: bool
 
 
-_ACTIONS = {"summary": 0, "ls": 0, "cat": 1, "diff": 1}
+_ACTIONS = {"summary": 0, "ls": 0, "cat": 1, "diff": 1, "firmware": 0}
 
 
 def inspect(options: Options) -> int:
     """Do what was asked; 1 where two things differ or a bundle is not what it says."""
     action = options.action or "summary"
-    if action == "firmware":
-        raise UsageError(
-            "not-in-this-version", "not in this version: needs the firmware measurement"
-        )
     if action not in _ACTIONS:
         raise UsageError(
             "inspect-action",
             f"no action is called {action!r}",
-            hint="ls, cat PATH, diff OTHER, or nothing for a summary",
+            hint="ls, cat PATH, diff OTHER, firmware, or nothing for a summary",
         )
     if len(options.rest) != _ACTIONS[action]:
         raise UsageError(
             "inspect-action",
             f"{action} takes {_ACTIONS[action]} argument, not {len(options.rest)}",
         )
+    if action == "firmware":
+        return _firmware(Path(options.target), as_json=options.json)
     target = looking.open_(Path(options.target))
     if action == "ls":
         return _list(target, as_json=options.json)
@@ -86,6 +87,92 @@ def _diff(one: Target, other: Target, *, as_json: bool) -> int:
         place = f"{found.artefact}: {found.path}" if found.path else found.artefact
         print(f"{place}: {found.why}")
     return 0 if found is None else 1
+
+
+def _firmware(path: Path, *, as_json: bool) -> int:
+    found = firmware_file.read(path)
+    pages = firmware_file.ovmf_hash(path, found).hex()
+    uses = firmware_file.uses(found)
+    if as_json:
+        print(
+            json.dumps(
+                {
+                    **_firmware_tree(found),
+                    "ovmf_hash": pages,
+                    "uses": [
+                        {
+                            "name": use.name,
+                            "possible": not use.obstacle,
+                            "obstacle": use.obstacle or None,
+                        }
+                        for use in uses
+                    ],
+                },
+                indent=2,
+            )
+        )
+        return 0
+    print(f"firmware  {path} {found.size_bytes} bytes, in the guest at {found.gpa:#x}")
+    print(f"ovmf hash {pages}")
+    for entry in found.entries:
+        name = ovmf.ENTRY_NAMES.get(entry.guid, "unknown")
+        print(f"entry     {entry.guid} {name}: {_meaning(entry, found)}")
+    for number, section in enumerate(found.sections, 1):
+        print(
+            f"section   {number:>2} {section.gpa:#010x} {section.pages:>5} pages"
+            f"  {ovmf.SECTION_KINDS[section.kind]}"
+        )
+    if not found.sections:
+        print("section   none")
+    for use in uses:
+        if use.obstacle:
+            print(f"no        it cannot {use.ability}: {use.obstacle}")
+        else:
+            print(f"yes       it can {use.ability}")
+    return 0
+
+
+def _firmware_tree(found: Firmware) -> dict[str, object]:
+    def area(place: Area | None) -> dict[str, int] | None:
+        return None if place is None else {"gpa": place.gpa, "size_bytes": place.size_bytes}
+
+    return {
+        "size_bytes": found.size_bytes,
+        "gpa": found.gpa,
+        "entries": [
+            {
+                "guid": entry.guid,
+                "name": ovmf.ENTRY_NAMES.get(entry.guid),
+                "data": entry.data.hex(),
+            }
+            for entry in found.entries
+        ],
+        "ap_eip": found.ap_eip,
+        "hashes_area": area(found.hashes_area),
+        "launch_secret": area(found.launch_secret),
+        "sections": [
+            {
+                "gpa": section.gpa,
+                "size_bytes": section.size_bytes,
+                "kind": ovmf.SECTION_KINDS[section.kind],
+            }
+            for section in found.sections
+        ],
+    }
+
+
+def _meaning(entry: Entry, found: Firmware) -> str:
+    if entry.guid == ovmf.RESET_BLOCK:
+        return f"further processors start at {found.ap_eip:#x}"
+    if entry.guid in (ovmf.HASHES_AREA, ovmf.INJECTION_AREA):
+        place = found.hashes_area if entry.guid == ovmf.HASHES_AREA else found.launch_secret
+        if place is None or not place.gpa:
+            return "no such area (0, 0)"
+        return f"{place.size_bytes} bytes at {place.gpa:#x}"
+    if entry.guid == ovmf.SEV_METADATA:
+        offset = int.from_bytes(entry.data, "little")
+        return f"{len(found.sections)} sections, {offset} bytes before the end"
+    return f"{len(entry.data)} bytes, not read"
 
 
 def _summary(target: Target, *, as_json: bool) -> int:

@@ -16,15 +16,25 @@ from __future__ import annotations
 
 from troth.abi import vmsa
 from troth.abi.vmsa import Segment
+from troth.documents.launch_parameters import COMPATS, MAX_VCPUS, VMMS
 from troth.errors import UsageError
 from troth.record import record
+
+__all__ = [
+    "BSP_EIP",
+    "COMPATS",
+    "MAX_VCPUS",
+    "SIGNATURES",
+    "SNP_ACTIVE",
+    "VMMS",
+    "needs_signature",
+    "reset_vmsa",
+    "signature",
+]
 
 BSP_EIP = 0xFFFF_FFF0
 """Where the first processor starts."""
 
-VMMS = ("qemu", "ec2", "gce")
-COMPATS = ("sev-snp-measure", "virtee-sev")
-MAX_VCPUS = 512
 SNP_ACTIVE = 1
 """Bit 0 of SEV_FEATURES, and the default of KVM."""
 
