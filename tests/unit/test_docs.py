@@ -17,6 +17,7 @@ import pytest
 
 from made_policy import policy
 from troth import errors
+from troth.abi import snp_policy
 from troth.cli import grammar, main
 from troth.documents import (
     bundle,
@@ -34,7 +35,7 @@ from troth.documents import policy as policy_document
 from troth.documents.event_log import Event
 from troth.documents.stages import STAGES
 from troth.errors import TrothError
-from troth.image.inputs import manifest, manifest_source
+from troth.image.inputs import manifest, manifest_launch, manifest_source
 from troth.machine import console, outcome
 from troth.measure import pcr, register
 from troth.measure.boot_events import boot_events
@@ -255,6 +256,10 @@ def test_manifest_defaults_are_the_codes():
         "device_timeout_s": f"`{manifest.DEFAULT_DEVICE_TIMEOUT_S}`",
         "grace_s": f"`{manifest.DEFAULT_GRACE_S}`",
         "user": f"`{manifest.NOBODY}`",
+        "vcpus": f"`{manifest_launch.DEFAULT_VCPUS}`",
+        "cpu_types": f'`"{manifest_launch.DEFAULT_CPU_TYPE}"`',
+        "memory": f'`"{manifest_launch.DEFAULT_MEMORY}"`',
+        "policy": f"`{snp_policy.DEFAULT:#x}`",
     }.items():
         assert re.search(rf"^\| `{key}` \| [^|]+ \| {re.escape(value)}", text, re.MULTILINE), key
 

@@ -74,7 +74,7 @@ platform = "virtio"
 cmdline = "quiet panic=1"
 cmdline_variable = { "app.mode" = ["a", "b"] }
 acpi = "off"
-igvm = false
+igvm = true
 [root]
 source = "root.tar.zst"
 overlay = "none"
@@ -112,7 +112,11 @@ device_timeout_s = 5
 [launch]
 vcpus = 2
 cpu_types = ["EPYC-v4", "EPYC-Genoa"]
-memory = "4G"
+memory = ["512M", "4G"]
+ovmf = "firmware/OVMF.fd"
+guest_features = [0x1, 0x21]
+policy = 0x130000
+products = ["Genoa", "Turin"]
 """
     )
     assert found.image.kernel.vmlinuz == Path("/src/k/vmlinuz")
@@ -129,7 +133,16 @@ memory = "4G"
     assert found.workload == ("/opt/app", "/opt/b")
     assert [volume.device for volume in found.volumes] == ["serial:models", "PARTLABEL:other"]
     assert found.fail == manifest_records.Fail("reboot", "console", 20, 5)
-    assert found.launch == manifest_records.Launch((2,), ("EPYC-v4", "EPYC-Genoa"), ("4G",))
+    assert found.image.igvm
+    assert found.launch == manifest_records.Launch(
+        vcpus=(2,),
+        cpu_types=("EPYC-v4", "EPYC-Genoa"),
+        memory_bytes=(512 << 20, 4 << 30),
+        ovmf=Path("/src/firmware/OVMF.fd"),
+        guest_features=(1, 0x21),
+        policy=0x130000,
+        products=("Genoa", "Turin"),
+    )
 
 
 def test_everything_in_the_initramfs():
@@ -254,8 +267,6 @@ VOLUME = '[[volume]]\nname = "m"\nformat = "verity"\nsource = "m/"\nmount = "/sr
         (BASE + VOLUME.replace('"verity"', '"veritas"'), "manifest-value", 13),
         (BASE + "[fail]\ndeadline_s = 5\ndevice_timeout_s = 6\n", "manifest-value", 13),
         (BASE + '[fail]\naction = "shell"\n', "manifest-value", 12),
-        (BASE + "[launch]\nvcpus = [1, 1]\n", "manifest-value", 12),
-        (BASE + '[launch]\nmemory = "4 GB"\n', "manifest-value", 12),
         (BASE + "[volume]\n", "manifest-type", 11),
         (BASE.replace("[root]", 'load = ["a/b"]\n[root]'), "manifest-value", 5),
         (BASE.replace("[root]", 'load = ["a", "a"]\n[root]'), "manifest-value", 5),
@@ -304,6 +315,80 @@ def test_variable_values_are_plain_words(words):
     assert error.code == "manifest-value"
 
 
+IGVM = BASE.replace("svn = 3", "igvm = true") + "[launch]\n"
+OVMF = BASE + '[launch]\novmf = "OVMF.fd"\n'
+
+
+def test_launch_defaults():
+    found = read(BASE)
+    assert not found.image.igvm
+    assert found.launch == read(BASE.replace("svn = 3", "igvm = true")).launch
+    assert found.launch == manifest_records.Launch(
+        (1,), ("EPYC-v4",), (1 << 30,), None, (1,), 0x30000, ()
+    )
+    assert read(OVMF).launch.ovmf == Path("/src/OVMF.fd")
+    assert read(IGVM + 'memory = "1G"\ncpu_types = "EPYC-Milan"\nvcpus = 512\n').launch.vcpus == (
+        512,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "line"),
+    [
+        (BASE + "[launch]\nvcpus = 1\n", "manifest-conflict", 12),
+        (BASE + '[launch]\nproducts = ["Genoa"]\n', "manifest-conflict", 12),
+        (IGVM + "guest_features = [1]\n", "manifest-conflict", 12),
+        (OVMF + 'memory = "1G"\n', "manifest-conflict", 13),
+        (IGVM + "vcpus = [1, 1]\n", "manifest-value", 12),
+        (IGVM + "vcpus = []\n", "manifest-value", 12),
+        (IGVM + "vcpus = 0\n", "manifest-value", 12),
+        (IGVM + "vcpus = 513\n", "manifest-value", 12),
+        (IGVM + "vcpus = true\n", "manifest-value", 12),
+        (IGVM + 'memory = "4 GB"\n', "manifest-value", 12),
+        (IGVM + 'memory = "0G"\n', "manifest-value", 12),
+        (IGVM + "memory = []\n", "manifest-value", 12),
+        (IGVM + 'memory = ["1G", "1024M"]\n', "manifest-value", 12),
+        (IGVM + "cpu_types = []\n", "manifest-value", 12),
+        (IGVM + 'cpu_types = "EPYC-Zen"\n', "manifest-value", 12),
+        (OVMF + "guest_features = []\n", "manifest-value", 13),
+        (OVMF + "guest_features = 0\n", "manifest-value", 13),
+        (OVMF + "guest_features = 0x20\n", "manifest-value", 13),
+        (IGVM + "policy = 0\n", "manifest-value", 12),
+        (IGVM + "policy = 0x10000\n", "manifest-value", 12),
+        (IGVM + "policy = 0x8000030000\n", "manifest-value", 12),
+        (IGVM + "policy = -1\n", "manifest-value", 12),
+        (IGVM + 'policy = "0x30000"\n', "manifest-type", 12),
+        (IGVM + 'products = ["Rome"]\n', "manifest-value", 12),
+        (IGVM + 'products = ["Siena"]\n', "manifest-value", 12),
+        (IGVM + 'ovmf = ""\n', "manifest-value", 12),
+        (
+            IGVM + 'vcpus = [1,2,3,4,5,6]\nmemory = ["1G", "2G", "3G"]\n',
+            "manifest-value",
+            13,
+        ),
+    ],
+)
+def test_launch_refusals(text, code, line):
+    error = refused(text)
+    assert (error.code, error.where) == (code, f"/src/troth.toml:{line}")
+
+
+def test_launch_hints():
+    assert refused(IGVM + 'cpu_types = "EPYC-Genoha"\n').hint == 'did you mean "EPYC-Genoa"?'
+    assert refused(IGVM + 'products = ["Genua"]\n').hint == 'did you mean "Genoa"?'
+    assert "Genoa" in refused(IGVM + 'products = ["Bergamo"]\n').hint
+    assert "0x30000" in refused(IGVM + "policy = 0x10000\n").hint
+
+
+@pytest.mark.parametrize("policy", [0xB0000, 0x70000, 0xF0000])
+def test_a_policy_that_opens_the_guest(policy):
+    """DEBUG and MIGRATE_MA: refused for guests that demand SNP, else left to a warning."""
+    text = IGVM + f"policy = {policy:#x}\n"
+    assert read(text).launch.policy == policy
+    error = refused(text.replace('snp = "none"', 'snp = "required"\nvtpm = "none"'))
+    assert (error.code, error.where) == ("manifest-conflict", "/src/troth.toml:13")
+
+
 ENCRYPTED = (
     '[[volume]]\nname="data"\nformat="headerless"\nmount="/var/lib/app"\n'
     'key="kbs:///default/disk-key/data"\n'
@@ -316,7 +401,6 @@ ENCRYPTED = (
         BASE.replace('"none"', '"required"'),
         BASE.replace('"none"', '"simulated"'),
         BASE[: BASE.index("[tee]")],
-        BASE.replace("svn = 3", "igvm = true"),
         BASE + 'vtpm_kind = "svsm"\n',
         BASE + ENCRYPTED,
         BASE + ENCRYPTED + 'integrity = "aes-gcm"\ndevice = "serial:data"\n',

@@ -18,8 +18,6 @@ PLATFORMS = ("none", "direct", "svsm", "azure-paravisor", "simulated")
 LAUNCH_PLATFORMS = ("direct", "svsm", "azure-paravisor")
 LAUNCH_KINDS = ("igvm", "ovmf")
 VMMS = ("qemu", "ec2", "gce")
-#: AMD's names of the processors that have SNP; Bergamo and Siena have keys of Genoa.
-PRODUCTS = ("Milan", "Genoa", "Bergamo", "Siena", "Turin")
 #: What a launch digest can cover, in this order. A boot chain is rooted with the first three.
 COVERED = ("kernel", "initramfs", "cmdline", "acpi")
 BOOT_CHAIN = COVERED[:3]

@@ -12,6 +12,7 @@ import hashlib
 import re
 from typing import TYPE_CHECKING
 
+from troth.abi.snp_tcb import PRODUCTS
 from troth.documents import instant, statement, strict
 from troth.documents.reference_values import (
     BANKS,
@@ -26,7 +27,6 @@ from troth.documents.reference_values import (
     MAX_VCPUS,
     NEVER,
     PLATFORMS,
-    PRODUCTS,
     SCHEMA,
     TPM_STATES,
     VMMS,

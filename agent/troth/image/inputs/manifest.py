@@ -9,7 +9,8 @@ those of the design and, beside them:
 ``platform`` ("virtio"): which machine's drivers are packed; ``cmdline``: words
 added to the measured command line; ``cmdline_variable``: keys that the host may
 set, each to one of a fixed list of words (for the workload: no kernel,
-systemd, dracut or troth key can be opened this way); ``acpi`` ("on", "off").
+systemd, dracut or troth key can be opened this way); ``acpi`` ("on", "off");
+``igvm``: make IGVM files.
 ``[root]`` ``file_system`` ("erofs", "squashfs", "ext4") and ``compression`` of an
 image made from a directory or tar.
 ``[handover]`` ``group`` and ``grace_s`` (seconds between SIGTERM and SIGKILL) of
@@ -17,6 +18,7 @@ a supervised workload; ``modules_disabled``: no module can be loaded after the
 handover; ``lockdown``: mode of the kernel lockdown.
 ``[fail]`` ``action`` of a refused boot; ``deadline_s`` of the whole boot up to
 the handover; ``device_timeout_s`` of the wait for disks.
+``[launch]``: see ``manifest_launch``.
 ``[initramfs]`` ``python``: further Python modules to pack, with all they
 import, for workloads that run from the initramfs.
 
@@ -26,10 +28,12 @@ Keys whose work belongs to a later version parse, and are then refused with
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 from troth.documents.toml_source import Table
 from troth.errors import ManifestError
+from troth.image.inputs import manifest_launch
 from troth.image.inputs import manifest_rules as rules
 from troth.image.inputs.manifest_records import (
     Fail,
@@ -37,7 +41,6 @@ from troth.image.inputs.manifest_records import (
     Image,
     Initramfs,
     KernelSource,
-    Launch,
     Manifest,
     Root,
     Tee,
@@ -75,7 +78,7 @@ _KEYS = {
     "tee": ("snp", "vtpm", "vtpm_kind"),
     "volume": ("name", "format", "source", "mount", "device", "key", "integrity"),
     "fail": ("detail", "action", "deadline_s", "device_timeout_s"),
-    "launch": ("vcpus", "cpu_types", "memory"),
+    "launch": manifest_launch.KEYS,
 }  # fmt: skip
 _LATER_TABLES = ("instance", "network")
 
@@ -107,7 +110,7 @@ def parse(data: bytes, path: Path) -> Manifest:
     base = path.parent
     tables = {name: top.table(name, keys) for name, keys in _KEYS.items() if name != "volume"}
     top.need("image")
-    image = _image(tables["image"], base, later)
+    image = _image(tables["image"], base)
     root = _root(tables["root"], base) if top.has("root") else None
     handover = _handover(tables["handover"], has_root=root is not None)
     initramfs = _initramfs(tables["initramfs"], base, has_root=root is not None)
@@ -122,7 +125,7 @@ def parse(data: bytes, path: Path) -> Manifest:
         rules.check_overlay(tables["root"], names, later)
     tee = _tee(tables["tee"], later)
     fail = _fail(tables["fail"])
-    launch = _launch(tables["launch"])
+    launch = manifest_launch.launch(tables["launch"], base, igvm=image.igvm, snp=tee.snp)
     rules.check_workload(
         tables["measure"],
         top.tables("volume", _KEYS["volume"]),
@@ -142,14 +145,13 @@ def parse(data: bytes, path: Path) -> Manifest:
         fail=fail,
         launch=launch,
         source=source,
+        sha256=hashlib.sha256(data).hexdigest(),
     )
 
 
-def _image(table: Table, base: Path, later: rules.Later) -> Image:
+def _image(table: Table, base: Path) -> Image:
     table.need("name")
     table.need("kernel")
-    if table.boolean("igvm", default=False):
-        later.note(table.fail("igvm", ""), "the IGVM builder")
     return Image(
         name=rules.name(table, "name"),
         svn=table.integer("svn", 0, minimum=0, maximum=2**32 - 1),
@@ -161,6 +163,7 @@ def _image(table: Table, base: Path, later: rules.Later) -> Image:
         cmdline=rules.cmdline(table, "cmdline"),
         cmdline_variable=rules.cmdline_variable(table, "cmdline_variable"),
         acpi=table.text("acpi", "on", allowed=("on", "off")),
+        igvm=table.boolean("igvm", default=False),
     )
 
 
@@ -285,12 +288,4 @@ def _fail(table: Table) -> Fail:
         detail=table.text("detail", "public", allowed=("public", "console")),
         deadline_s=deadline_s,
         device_timeout_s=wait_s,
-    )
-
-
-def _launch(table: Table) -> Launch:
-    return Launch(
-        vcpus=rules.numbers(table, "vcpus", minimum=1, maximum=1024),
-        cpu_types=rules.one_or_more(table, "cpu_types", rules.CPU_TYPE, "processor names"),
-        memory=rules.one_or_more(table, "memory", rules.MEMORY, 'sizes like "512M" or "4G"'),
     )

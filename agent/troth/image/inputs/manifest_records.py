@@ -43,6 +43,7 @@ class Image:
     cmdline: tuple[str, ...]
     cmdline_variable: dict[str, tuple[str, ...]]
     acpi: str
+    igvm: bool = False
 
 
 @record
@@ -114,16 +115,30 @@ class Fail:
 
 @record
 class Launch:
-    """``[launch]``: the machine shapes an IGVM file is made for."""
+    """``[launch]``: the machines whose launch digests are computed.
+
+    Every combination counts: an IGVM file for each of ``vcpus`` and
+    ``memory_bytes``; and with ``ovmf`` (firmware whose digest covers the kernel's
+    hashes) a digest for each of ``vcpus``, ``cpu_types`` and ``guest_features``
+    (SEV_FEATURES). ``policy``: the SNP guest policy; ``products``: lines of AMD
+    processors, () for any.
+    """
 
     vcpus: tuple[int, ...]
     cpu_types: tuple[str, ...]
-    memory: tuple[str, ...]
+    memory_bytes: tuple[int, ...]
+    ovmf: Path | None
+    guest_features: tuple[int, ...]
+    policy: int
+    products: tuple[str, ...]
 
 
 @record
 class Manifest:
-    """All of troth.toml. ``root`` is None where everything is in the initramfs."""
+    """All of troth.toml. ``root`` is None where everything is in the initramfs.
+
+    ``sha256``: of the text, in hex.
+    """
 
     path: Path
     image: Image
@@ -136,6 +151,7 @@ class Manifest:
     fail: Fail
     launch: Launch
     source: Source
+    sha256: str = ""
 
     def where(self, *path: str | int) -> str:
         """``file:line`` of a key, as ``manifest.where("volume", 0, "source")``."""
