@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ID blocks made, signed here or elsewhere, and verified.
+"""ID blocks made, signed here or elsewhere, verified, and put into IGVM files.
 
 Serves ``troth measure id-block`` and ``troth igvm sign``. A signature made
 elsewhere (an HSM, another machine) is verified before it goes into anything,
@@ -8,7 +8,8 @@ public and may be replayed by whoever has seen it; it must never be taken for
 proof of one instance.
 
 Source: SEV Secure Nested Paging Firmware ABI Specification (AMD 56860),
-SNP_LAUNCH_FINISH, "ID Block" and "ID Authentication Information".
+SNP_LAUNCH_FINISH, "ID Block" and "ID Authentication Information"; for IGVM
+igvm_defs, and what QEMU's ``backends/igvm.c`` does with an ID block.
 """
 
 from __future__ import annotations
@@ -17,14 +18,20 @@ from base64 import b64encode
 from typing import TYPE_CHECKING
 
 from troth.abi import id_block
-from troth.abi.id_block import IdAuth, Point, Signature
+from troth.abi.id_block import IdAuth, IgvmIdBlock, Point, Signature
+from troth.abi.igvm import headers as h
+from troth.abi.igvm.write import write
 from troth.errors import FormatError, UsageError
 from troth.record import record
 from troth.signing import keys
 from troth.signing.keys import PrivateKey
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import BinaryIO
+
     from troth.abi.id_block import IdBlock
+    from troth.abi.igvm.file import IgvmFile
     from troth.signing.keys import PublicKey
 
 
@@ -102,6 +109,99 @@ def qemu_options(block: IdBlock, auth: IdAuth) -> str:
     auth_text = b64encode(id_block.encode_auth(auth)).decode()
     enabled = "off" if auth.author_key is None else "on"
     return f"id-block={block_text},id-auth={auth_text},author-key-enabled={enabled}"
+
+
+@record
+class Carried:
+    """What an IGVM file says of its SNP launch besides the pages.
+
+    ``mask``: the SNP platform's; ``policy``: its GUEST_POLICY as a number, or
+    None; ``block``: what its ID block claims, whoever signed it, or None.
+    """
+
+    mask: int
+    policy: int | None
+    block: IdBlock | None
+
+
+def carried(file: IgvmFile) -> Carried:
+    """What ``file`` says of its SNP launch.
+
+    Raises ``FormatError`` ``id-block-platform`` where it is not for SNP, and
+    those of an ID block that cannot be read.
+    """
+    platform = file.platform(h.SEV_SNP)
+    if platform is None:
+        raise FormatError(
+            "id-block-platform",
+            "only an SNP launch has an ID block, and this file is for other platforms",
+            where=file.where,
+        )
+    mask = platform.compatibility_mask
+    policy, body = None, None
+    for header in file.batches():
+        if isinstance(header, h.GuestPolicy) and header.compatibility_mask & mask:
+            policy = header.policy
+        if isinstance(header, h.SnpIdBlock) and header.compatibility_mask & mask:
+            body = header.body
+    block = None
+    if body is not None:
+        block = id_block.igvm_claims(body, policy=policy or 0, where=file.where)
+    return Carried(mask, policy, block)
+
+
+def put(file: IgvmFile, block: IdBlock, auth: IdAuth, *, stream: BinaryIO) -> int:
+    """Write ``file`` with this ID block to ``stream``; return the size in bytes.
+
+    The block comes last and is for SNP alone; one that was there for SNP goes.
+    GUEST_POLICY becomes ``block.policy`` for SNP, because a launch whose policy
+    is another fails. Everything else, format version and architecture too,
+    says what it said; equal pages are stored once. Raises ``FormatError``
+    ``id-block-platform``, and those of ``troth.abi.igvm.write``.
+    """
+    said = carried(file)
+    header = h.SnpIdBlock(id_block.encode_igvm(IgvmIdBlock(said.mask, block, auth)))
+    return write(
+        _Replaced(file, header, policy=block.policy, has_policy=said.policy is not None),
+        version=file.version,
+        architecture=file.architecture,
+        stream=stream,
+    )
+
+
+class _Replaced:
+    """The headers of a file with their data, another ID block and another policy."""
+
+    def __init__(
+        self, file: IgvmFile, block: h.SnpIdBlock, *, policy: int, has_policy: bool
+    ) -> None:
+        self._file = file
+        self._block = block
+        self._policy = policy
+        self._has_policy = has_policy
+
+    def __iter__(self) -> Iterator[tuple[h.Header, bytes]]:
+        mask = self._block.compatibility_mask
+        policy = h.GuestPolicy(self._policy, mask)
+        missing = not self._has_policy
+        for header in self._file.headers():
+            if missing and not isinstance(header, h.SupportedPlatform):
+                yield policy, b""
+                missing = False
+            if isinstance(header, h.SnpIdBlock) and header.compatibility_mask & mask:
+                continue
+            if (
+                isinstance(header, h.GuestPolicy)
+                and header.compatibility_mask & mask
+                and header.policy != self._policy
+            ):
+                # One header may be for several platforms: the others keep theirs.
+                if others := header.compatibility_mask & ~mask:
+                    yield h.GuestPolicy(header.policy, others), b""
+                yield policy, b""
+                continue
+            yield header, self._file.data(header)
+        yield self._block, b""
 
 
 def _signature(signer: Signer, data: bytes, *, what: str) -> Signature:

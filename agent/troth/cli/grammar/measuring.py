@@ -116,14 +116,18 @@ MEASURE_IGVM = Verb(
 _ID_BLOCK_OPTIONS = (
     Option(
         ("--id-key",),
-        "P-384 key of the image's owner (private, or public with signatures made elsewhere)",
-        metavar="PEM",
+        "P-384 key of the image's owner: private, or public where its signature is made elsewhere",
+        metavar="KEY",
         kind="file",
         required=True,
     ),
-    Option(("--author-key",), "P-384 key that vouches for the ID key", metavar="PEM", kind="file"),
+    Option(
+        ("--author-key",),
+        "P-384 key that vouches for the ID key, private or public likewise",
+        metavar="KEY",
+        kind="file",
+    ),
     Option(("--svn",), "security version of the guest", metavar="N", kind="integer"),
-    Option(("--policy",), "the guest policy the launch must have", metavar="HEX"),
     Option(("--family-id",), "16 bytes that name the family", metavar="HEX"),
     Option(("--image-id",), "16 bytes that name the image", metavar="HEX"),
     Option(
@@ -150,10 +154,17 @@ MEASURE_ID_BLOCK = Verb(
     function="troth.cli.id_block:id_block",
     summary="make ID block and ID authentication for a launch digest",
     description="Prints the values of QEMU's id-block and id-auth options. The secure processor "
-    "refuses a launch whose digest or policy differ from what the ID block says.",
+    "refuses a launch whose digest or policy differ from what the ID block says. Signatures made "
+    "here are deterministic.",
     positionals=(Positional("digest", "the launch digest", "HEX"),),
     options=(
         *_ID_BLOCK_OPTIONS,
+        Option(
+            ("--policy",),
+            "the guest policy the launch must have",
+            metavar="HEX",
+            default="0x30000",
+        ),
         Option(
             ("--output", "-o"),
             "write OUT.id-block and OUT.id-auth too",
@@ -167,11 +178,18 @@ IGVM_SIGN = Verb(
     words=("igvm", "sign"),
     function="troth.cli.id_block:sign",
     summary="put a signed ID block into an IGVM file",
-    description="Measures FILE, replaces an ID block it may hold, and keeps everything else as it "
-    "is. Signatures are deterministic: the same keys and file give the same bytes.",
+    description="Measures FILE, puts an ID block behind its directives, and keeps everything else "
+    "as it is. An ID block that FILE holds is replaced; its SVN and ids are taken over where they "
+    "are not given. Signatures made here are deterministic: the same keys and file give the same "
+    "bytes.",
     positionals=(IGVM_FILE,),
     options=(
         *_ID_BLOCK_OPTIONS,
+        Option(
+            ("--policy",),
+            "the guest policy the launch must have; FILE's own where not given, and changed in it",
+            metavar="HEX",
+        ),
         Option(
             ("--vcpus",),
             "processors of the machine, which the digest covers",
