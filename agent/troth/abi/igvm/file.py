@@ -214,7 +214,7 @@ class IgvmFile:
 
 
 class Contents:
-    """Every header of ``file`` with its data, as ``write.write`` takes them, from disk each time."""
+    """Every header of ``file`` with its data, read anew each time: what ``write.write`` takes."""
 
     def __init__(self, file: IgvmFile) -> None:
         self._file = file
