@@ -160,48 +160,57 @@ def put(file: IgvmFile, block: IdBlock, auth: IdAuth, *, stream: BinaryIO) -> in
     ``id-block-platform``, and those of ``troth.abi.igvm.write``.
     """
     said = carried(file)
-    header = h.SnpIdBlock(id_block.encode_igvm(IgvmIdBlock(said.mask, block, auth)))
-    return write(
-        _Replaced(file, header, policy=block.policy, has_policy=said.policy is not None),
-        version=file.version,
-        architecture=file.architecture,
-        stream=stream,
-    )
+    body = id_block.encode_igvm(IgvmIdBlock(said.mask, block, auth))
+    return _write(_Changed(file, said, policy=block.policy, block=h.SnpIdBlock(body)), stream)
 
 
-class _Replaced:
-    """The headers of a file with their data, another ID block and another policy."""
+def put_policy(file: IgvmFile, policy: int, *, stream: BinaryIO) -> int:
+    """Write ``file`` with ``policy`` as GUEST_POLICY for SNP to ``stream``, as ``put`` does.
+
+    Its ID block, which is for another policy, stays.
+    """
+    return _write(_Changed(file, carried(file), policy=policy, block=None), stream)
+
+
+class _Changed:
+    """The headers of ``file`` with their data, with another policy and another ID block."""
 
     def __init__(
-        self, file: IgvmFile, block: h.SnpIdBlock, *, policy: int, has_policy: bool
+        self, file: IgvmFile, said: Carried, *, policy: int, block: h.SnpIdBlock | None
     ) -> None:
-        self._file = file
+        self.file = file
+        self._said = said
+        self._policy = h.GuestPolicy(policy, said.mask)
         self._block = block
-        self._policy = policy
-        self._has_policy = has_policy
 
     def __iter__(self) -> Iterator[tuple[h.Header, bytes]]:
-        mask = self._block.compatibility_mask
-        policy = h.GuestPolicy(self._policy, mask)
-        missing = not self._has_policy
-        for header in self._file.headers():
+        mask = self._said.mask
+        missing = self._said.policy is None
+        for header in self.file.headers():
             if missing and not isinstance(header, h.SupportedPlatform):
-                yield policy, b""
+                yield self._policy, b""
                 missing = False
             if isinstance(header, h.SnpIdBlock) and header.compatibility_mask & mask:
-                continue
-            if (
+                if self._block is not None:
+                    continue
+            elif (
                 isinstance(header, h.GuestPolicy)
                 and header.compatibility_mask & mask
-                and header.policy != self._policy
+                and header.policy != self._policy.policy
             ):
                 # One header may be for several platforms: the others keep theirs.
                 if others := header.compatibility_mask & ~mask:
                     yield h.GuestPolicy(header.policy, others), b""
-                yield policy, b""
+                yield self._policy, b""
                 continue
-            yield header, self._file.data(header)
-        yield self._block, b""
+            yield header, self.file.data(header)
+        if self._block is not None:
+            yield self._block, b""
+
+
+def _write(changed: _Changed, stream: BinaryIO) -> int:
+    file = changed.file
+    return write(changed, version=file.version, architecture=file.architecture, stream=stream)
 
 
 def _signature(signer: Signer, data: bytes, *, what: str) -> Signature:
