@@ -21,7 +21,7 @@ from troth.abi.igvm import headers as h
 from troth.abi.igvm.file import ARCHITECTURES, X64, Pages
 from troth.errors import FormatError, UsageError
 from troth.measure import launch, vcpu
-from troth.measure.igvm_runs import Notes, Runs
+from troth.measure.igvm_runs import Notes, Runs, count
 from troth.record import record
 
 if TYPE_CHECKING:
@@ -101,8 +101,9 @@ def measure(
     QEMU makes; ``compat``: one of ``COMPATS``; ``vcpus``: processors of the
     machine: KVM measures the reset state of each that the file does not
     describe, which needs their ``vcpu_signature``. Raises ``FormatError``:
-    ``igvm-architecture``, ``igvm-platform-absent``, ``igvm-policy-absent``, those
-    of reading; ``UsageError``: ``igvm-vcpus``, ``igvm-vcpu-type``.
+    ``igvm-architecture``, ``igvm-platform-absent``, those of reading;
+    ``UsageError``: ``vcpu-count``, ``vcpu-type``, ``igvm-first-processor``. A file
+    without a policy is measured; ``check_policy`` refuses it.
     """
     if file.architecture != X64:
         raise FormatError(
@@ -119,10 +120,10 @@ def measure(
             where=file.where,
         )
     if not 1 <= vcpus <= vcpu.MAX_VCPUS:
-        raise UsageError("igvm-vcpus", f"{vcpus} processors: 1 to {vcpu.MAX_VCPUS} can be")
+        raise UsageError("vcpu-count", f"{vcpus} processors: possible are 1 to {vcpu.MAX_VCPUS}")
     if vcpus > 1 and platform != "sev" and vcpu_signature is None:
         raise UsageError(
-            "igvm-vcpu-type",
+            "vcpu-type",
             "KVM measures the state of further processors, which tells their type",
             hint="name it with --vcpu-type, such as EPYC-v4",
         )
@@ -131,6 +132,20 @@ def measure(
     if vcpus > 1 and platform != "sev":
         walk.further_processors(vcpus, vcpu_signature or 0)
     return walk.measured(platform)
+
+
+def check_policy(measured: Measured, *, where: str = "") -> None:
+    """Refuse an SNP launch without a policy, as the crate ``igvm`` does.
+
+    Raises ``FormatError`` ``igvm-policy-absent``.
+    """
+    if measured.platform == "sev-snp" and measured.policy is None:
+        raise FormatError(
+            "igvm-policy-absent",
+            "the file holds no guest policy for sev-snp",
+            where=where,
+            hint="--compat igvmmeasure measures it all the same",
+        )
 
 
 class _Sink:
@@ -235,6 +250,7 @@ class _Walk:
         self._warnings = list(file.warnings)
         self._areas: dict[int, tuple[h.ParameterArea, list[str]]] = {}
         self._vmsas: list[Vmsa] = []
+        self._no_data = False
         self._policy: int | None = None
         self._id_block: bytes | None = None
 
@@ -251,7 +267,7 @@ class _Walk:
         known = {item.vp_index: item for item in self._vmsas}
         if 0 not in known:
             raise UsageError(
-                "igvm-vcpus",
+                "igvm-first-processor",
                 "the file does not describe the first processor, so what it shares with others"
                 " is not known",
             )
@@ -263,17 +279,14 @@ class _Walk:
 
     def measured(self, platform: str) -> Measured:
         """The result of what was measured so far."""
-        if self._snp and self._policy is None and not self._peer:
-            raise FormatError(
-                "igvm-policy-absent",
-                "the file holds no guest policy for SNP",
-                where=self._file.where,
-                hint="--compat igvmmeasure measures it all the same",
-            )
         if self._snp:
             self._policy_notes()
             self._notes.line(
                 "HOST_DATA: 32 bytes that the host chooses; compare them in the report"
+            )
+        elif self._no_data and not self._peer:
+            self._warnings.append(
+                "pages without data are hashed as zeros, as QEMU does; igvmmeasure leaves them out"
             )
         return Measured(
             digest=self._sink.value(),
@@ -332,6 +345,7 @@ class _Walk:
             self._sink.data(gpa, self._file.source.read(offset, pages * _PAGE))
             return
         self._steps[kind](gpa, pages)
+        self._no_data = self._no_data or kind == _NO_DATA
         if kind == _UNMEASURED:
             self._notes.pages("contents of an unmeasured page", gpa, pages)
         elif kind == _SECRETS:
@@ -402,7 +416,7 @@ class _Walk:
         written = ", ".join(dict.fromkeys(names)) or "nothing"
         first = ", over contents of the file that are not measured" if area.file_offset else ""
         self._notes.line(
-            f"parameter area {header.index} at {header.gpa:#x}, {pages} pages:"
+            f"parameter area {header.index} at {header.gpa:#x}, {count(pages)}:"
             f" the host writes {written}{first}"
         )
 

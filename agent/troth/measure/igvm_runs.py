@@ -25,6 +25,11 @@ KINDS = ("Normal", "Unmeasured", "Zero", "Secrets", "Cpuid", "VMSA")
 _SHIFT = 8
 
 
+def count(pages: int) -> str:
+    """``1 page`` or ``7 pages``."""
+    return "1 page" if pages == 1 else f"{pages} pages"
+
+
 @record
 class Run:
     """``pages`` pages of one ``kind`` from ``gpa`` on, measured one after the other."""
@@ -61,10 +66,10 @@ class Runs:
 
     def pages_of(self) -> dict[str, int]:
         """Kind -> number of its pages, for the kinds there are."""
-        count = dict.fromkeys(KINDS, 0)
+        found = dict.fromkeys(KINDS, 0)
         for run in self:
-            count[run.kind] += run.pages
-        return {kind: pages for kind, pages in count.items() if pages}
+            found[run.kind] += run.pages
+        return {kind: pages for kind, pages in found.items() if pages}
 
 
 class Notes:
@@ -99,8 +104,7 @@ class Notes:
 
     def _close(self) -> None:
         if self._what:
-            number = "1 page" if self._pages == 1 else f"{self._pages} pages"
-            self._add(f"{self._what}: {number} at {self._gpa:#x}")
+            self._add(f"{self._what}: {count(self._pages)} at {self._gpa:#x}")
             self._what = ""
 
     def _add(self, text: str) -> None:
