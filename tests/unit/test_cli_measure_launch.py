@@ -156,6 +156,16 @@ def test_every_mode_prints_parameters_that_are_read(capsys, file, tmp_path, mode
     assert digest(capsys, "--parameters", saved, *shape) == digest(capsys, "--ovmf", file, *shape)
 
 
+@pytest.mark.parametrize("text", ["0x0800000", "800000", "0X800000", "0x80_000", "0x", "", "8"])
+def test_numbers_have_one_spelling(capsys, file, text):
+    shape = ("--vcpus", 1, "--vcpu-type", "EPYC")
+    tree = json.loads(digest(capsys, "--ovmf", file, *shape, "--format", "json"))
+    tree["firmware"]["ap_eip"] = text
+    with pytest.raises(FormatError) as caught:
+        launch_parameters.parse(json.dumps(tree).encode())
+    assert caught.value.code == "launch-parameters"
+
+
 def test_edited_parameters_are_refused(capsys, file, tmp_path):
     shape = ("--vcpus", 2, "--vcpu-type", "EPYC-v4")
     tree = json.loads(digest(capsys, "--ovmf", file, *shape, "--format", "json"))

@@ -297,12 +297,6 @@ def _sections(tail: bytes, offset: int, *, where: str) -> tuple[Section, ...]:
             "there is no SEV metadata of version 1 where it is said to be",
             where=where,
         )
-    if count > MAX_SECTIONS:
-        raise FormatError(
-            "firmware-section",
-            f"{count} sections, at most {MAX_SECTIONS} are possible",
-            where=where,
-        )
     if length != _METADATA.size + count * _SECTION.size or length > offset:
         raise FormatError(
             "firmware-metadata",
