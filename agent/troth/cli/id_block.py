@@ -87,7 +87,9 @@ def id_block(options: IdBlockOptions) -> int:
     ``id-block-svn``, ``usage``; ``FormatError`` ``snp-policy-*`` and those of
     ``troth.image.id_block`` and ``troth.signing.keys``.
     """
-    digest = _hex(options.digest, layout.DIGEST_BYTES, "id-block-digest", "the launch digest")
+    digest = _exact(
+        options.digest, layout.DIGEST_BYTES, code="id-block-digest", name="the launch digest"
+    )
     policy = snp_policy.parse_hex(options.policy, where="--policy")
     block = _block(options, digest=digest, policy=policy, older=None)
     signers = _signers(options)
@@ -176,7 +178,9 @@ def _block(options: CommonOptions, *, digest: bytes, policy: int, older: IdBlock
         ("--family-id", options.family_id, base.family_id),
         ("--image-id", options.image_id, base.image_id),
     ):
-        ids.append(value if text is None else _hex(text, layout.ID_BYTES, "id-block-id", name))
+        ids.append(
+            value if text is None else _exact(text, layout.ID_BYTES, code="id-block-id", name=name)
+        )
     return IdBlock(digest, policy, svn, *ids)
 
 
@@ -297,7 +301,7 @@ def _tree(block: IdBlock, auth: IdAuth | None) -> dict[str, object]:
     return tree
 
 
-def _hex(text: str, size_bytes: int, code: str, name: str) -> bytes:
+def _exact(text: str, size_bytes: int, *, code: str, name: str) -> bytes:
     if len(text) != 2 * size_bytes or not set(text) <= _HEX_DIGITS:
         raise UsageError(code, f"{name} must be {size_bytes} bytes in hex")
     return bytes.fromhex(text)
