@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A report, what the certificates say of it, and a policy give a result.
+
+Serves ``troth verify`` and key brokers. Every check of a report is made and
+named in each call, whatever the others said, so that a result shows all that
+is wrong at once. Must never read a clock, a file or a name inside the report
+as a rule, and must never let a check that was not made count for one that
+passed (source: sheet snp 4.5; DESIGN sections 2 and 8; SECURITY S14, S15, S35).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from troth.abi import snp_report, snp_tcb
+from troth.documents import appraisal_policy, check_names, tcb_floors
+from troth.documents.result import FAIL, NOT_CHECKED, Notice, Result, Subject, overall
+from troth.verify.chain import chain
+from troth.verify.checks_guest import guest_checks
+from troth.verify.checks_image import image_checks
+from troth.verify.checks_platform import platform_checks, silicon
+from troth.verify.findings import NOTHING, Findings, accepts, words
+from troth.verify.roots import AMD_ROOTS
+
+if TYPE_CHECKING:
+    from troth.abi.snp_report import SnpReport
+    from troth.documents.appraisal_policy import AppraisalPolicy
+    from troth.verify.chain import ChainResult
+    from troth.verify.endorsements import Endorsements
+
+_SIGNERS = (snp_report.VCEK, snp_report.VLEK)
+
+
+def trusted_roots(policy: AppraisalPolicy) -> tuple[str, ...]:
+    """SHA-256, in hex, of the roots that count: the policy's, and AMD's for real platforms."""
+    own = tuple(digest.hex() for digest in policy.trusted_roots)
+    if policy.platform == appraisal_policy.SIMULATED:
+        return own
+    return (*AMD_ROOTS.values(), *own)
+
+
+def judge_chain(
+    report: SnpReport, endorsements: Endorsements, policy: AppraisalPolicy, *, at: int
+) -> ChainResult:
+    """``verify.chain.chain`` with the roots of ``policy``; ``at``: seconds since 1970."""
+    return chain(
+        report,
+        endorsements,
+        roots=trusted_roots(policy),
+        at=datetime.fromtimestamp(at, UTC),
+        simulated=policy.platform == appraisal_policy.SIMULATED,
+    )
+
+
+def appraise(
+    report: SnpReport,
+    judged: ChainResult,
+    policy: AppraisalPolicy,
+    *,
+    policy_sha256: str,
+    expected_report_data: bytes | None,
+    at: int,
+) -> Result:
+    """The result for ``report`` by itself, whose chain is ``judged``.
+
+    ``expected_report_data``: the 64 bytes that the verifier computed, or None
+    where it expects nothing, which a strict policy fails; ``at``: seconds since
+    1970, the same that the chain was judged at.
+    """
+    findings = Findings(policy)
+    _report_checks(findings, report, judged.product)
+    _certificate_checks(findings, judged)
+    _freshness(findings, report, expected_report_data)
+    guest_checks(findings, report)
+    platform_checks(findings, report, product=judged.product)
+    image_checks(findings, report)
+    for check in check_names.CHECKS:
+        if check.group == check_names.EVIDENCE:
+            findings.skip(check.name, expected="evidence, not a report alone")
+    platform = appraisal_policy.SIMULATED if judged.simulated else appraisal_policy.REAL
+    return Result(
+        subject=Subject("snp-report", hashlib.sha256(report.raw).hexdigest()),
+        at=at,
+        platform=platform,
+        policy_sha256=policy_sha256,
+        permissive=policy.permissive,
+        overall=overall(findings.checks, permissive=policy.permissive, platform=platform),
+        checks=findings.checks,
+        warnings=_notices(report, judged, policy, at=at),
+    )
+
+
+def _report_checks(findings: Findings, report: SnpReport, product: str | None) -> None:
+    versions = findings.policy.report_versions
+    findings.judge(
+        "report-version",
+        good=report.version in versions,
+        expected=words(versions),
+        observed=str(report.version),
+        hint=accepts("report_versions", f"[{words((*versions, report.version))}]"),
+    )
+    problems = [*snp_report.reserved_problems(report)]
+    if product is not None:
+        problems += [
+            f"{name} TCB has reserved bytes"
+            for name, raw in (
+                ("current", report.current_tcb),
+                ("reported", report.reported_tcb),
+                ("committed", report.committed_tcb),
+                ("launch", report.launch_tcb),
+            )
+            if not snp_tcb.reserved_zero(raw, product)
+        ]
+    findings.judge(
+        "report-reserved",
+        good=not problems or findings.policy.reserved_bits,
+        expected="any" if findings.policy.reserved_bits else "all zero",
+        observed="; ".join(problems) or "all zero",
+        hint=accepts("reserved_bits", "true"),
+    )
+    findings.judge(
+        "signature-algorithm",
+        good=report.signature_algo == snp_report.ECDSA_P384_SHA384,
+        expected=str(snp_report.ECDSA_P384_SHA384),
+        observed=str(report.signature_algo),
+    )
+    masked = report.chip_key_masked
+    findings.judge(
+        "signing-key",
+        good=report.signing_key in _SIGNERS and not masked,
+        expected=" or ".join(_SIGNERS),
+        observed=f"{report.signing_key}{', masked by the host' if masked else ''}",
+    )
+
+
+def _certificate_checks(findings: Findings, judged: ChainResult) -> None:
+    for step in judged.steps:
+        hint = step.hint
+        if step.code == "certificate-platform" and step.verdict == FAIL:
+            seen = appraisal_policy.SIMULATED if judged.simulated else appraisal_policy.REAL
+            hint = accepts("platform", f'"{seen}"')
+        if step.code == "certificate-chip" and step.verdict == NOT_CHECKED:
+            hint = accepts("masked_chip_id", "true")
+        findings.put(
+            step.code, step.verdict, expected=step.expected, observed=step.observed, hint=hint
+        )
+
+
+def _freshness(findings: Findings, report: SnpReport, expected: bytes | None) -> None:
+    if expected is None:
+        findings.skip(
+            "report-data",
+            expected="no nonce and no REPORT_DATA was given",
+            observed=report.report_data.hex(),
+            hint="give --nonce or --report-data",
+        )
+        return
+    findings.judge(
+        "report-data",
+        good=hmac.compare_digest(report.report_data, expected),
+        expected=expected.hex(),
+        observed=report.report_data.hex(),
+        hint=NOTHING + ": it answers another request",
+    )
+
+
+def _notices(
+    report: SnpReport, judged: ChainResult, policy: AppraisalPolicy, *, at: int
+) -> tuple[Notice, ...]:
+    found = []
+    if policy.permissive:
+        found.append(Notice("permissive", "guest, platform and image were not looked at"))
+    if judged.simulated:
+        found.append(Notice("simulated", "the platform is simulated and protects nothing"))
+    denied_by_default = judged.product in appraisal_policy.DENIED_BY_DEFAULT
+    if denied_by_default and judged.product not in policy.deny_products and not policy.permissive:
+        found.append(
+            Notice(
+                "product-doubtful",
+                f"{judged.product} is accepted, though its signing secret can be extracted by "
+                "software (arXiv 2605.12990): its reports may be forged",
+            )
+        )
+    kind = silicon(report, judged.product)
+    floor = policy.tcb.get(kind) if kind is not None else None
+    if floor is not None:
+        days = (datetime.fromtimestamp(at, UTC).date() - floor.dated).days
+        if days > tcb_floors.MAX_AGE_DAYS:
+            found.append(
+                Notice(
+                    "floor-old",
+                    f"the floor for {kind} is {days} days old: read AMD's newer bulletins",
+                )
+            )
+    if report.unknown_platform_info:
+        found.append(
+            Notice(
+                "platform-bits",
+                f"PLATFORM_INFO has unknown bits {report.unknown_platform_info:#x}",
+            )
+        )
+    return tuple(found)

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the checks of one appraisal are gathered, and how their hints are worded.
+
+Serves the modules of this room that make checks. Whether a check is required
+comes from the policy alone. Must never turn a check that was not made into one
+that passed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from troth.documents import check_names
+from troth.documents.result import FAIL, NOT_CHECKED, PASS, Check
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from troth.documents.appraisal_policy import AppraisalPolicy
+
+NOTHING = "no line of a policy accepts this"
+
+_NOT_LOOKED_AT = (check_names.GUEST, check_names.PLATFORM, check_names.IMAGE)
+
+
+class Findings:
+    """The checks made so far under ``policy``, in their order."""
+
+    def __init__(self, policy: AppraisalPolicy) -> None:
+        self.policy = policy
+        self._checks: list[Check] = []
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """All of them."""
+        return tuple(self._checks)
+
+    def judge(
+        self, name: str, *, good: bool, expected: str, observed: str, hint: str = NOTHING
+    ) -> None:
+        """A check that was made; ``hint`` counts only where it is not ``good``."""
+        self.put(
+            name,
+            PASS if good else FAIL,
+            expected=expected,
+            observed=observed,
+            hint="" if good else hint,
+        )
+
+    def skip(self, name: str, *, expected: str, observed: str = "", hint: str = "") -> None:
+        """A check that could not be made."""
+        self.put(name, NOT_CHECKED, expected=expected, observed=observed, hint=hint)
+
+    def put(self, name: str, verdict: str, *, expected: str, observed: str, hint: str) -> None:
+        """A check with its verdict. ``KeyError`` where no check has this ``name``."""
+        check = check_names.BY_NAME[name]
+        if self.policy.permissive and check.group in _NOT_LOOKED_AT:
+            verdict, hint = NOT_CHECKED, "the policy is permissive"
+        required = self.policy.requires(name)
+        waivable = required and check.needed != check_names.ALWAYS
+        if verdict == NOT_CHECKED and waivable and "`" not in hint:
+            hint = "; or ".join(filter(None, (hint, accepts(f"[required] {name}", "false"))))
+        self._checks.append(Check(name, verdict, expected, observed, hint, required))
+
+
+def accepts(key: str, value: str) -> str:
+    """The hint that names the one line of a policy; ``key`` has its table before it, if any."""
+    return f"accepted by `{key} = {value}`"
+
+
+def hex_list(values: Iterable[bytes]) -> str:
+    """A TOML array of hex texts, on one line."""
+    return "[" + ", ".join(f'"{value.hex()}"' for value in values) + "]"
+
+
+def words(values: Iterable[object]) -> str:
+    """Values as a sentence lists them."""
+    return ", ".join(str(value) for value in values) or "none"
