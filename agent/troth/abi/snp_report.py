@@ -40,7 +40,8 @@ _HEAD_AT, _MIDDLE_AT, _TAIL_AT = 0x000, 0x050, 0x1A0
 _NUMBER_BYTES = 72
 _R_AT = SIGNED_BYTES
 _S_AT = _R_AT + _NUMBER_BYTES
-_SIGNATURE_END = _S_AT + _NUMBER_BYTES
+SIGNATURE_END = _S_AT + _NUMBER_BYTES
+"""Zeros follow."""
 
 _KEY_INFO_KNOWN = 0x1F
 _POLICY_ONE = 1 << 17
@@ -57,7 +58,7 @@ _RESERVED = (
     (0x1EF, 0x1F0, VERSIONS),
     (0x1F8, 0x208, (2, 3, 4)),
     (0x208, SIGNED_BYTES, VERSIONS),
-    (_SIGNATURE_END, REPORT_BYTES, VERSIONS),
+    (SIGNATURE_END, REPORT_BYTES, VERSIONS),
 )
 
 
@@ -146,7 +147,7 @@ class SnpReport:
     @property
     def signature_s(self) -> int:
         """The number S, likewise."""
-        return int.from_bytes(self.raw[_S_AT:_SIGNATURE_END], "little")
+        return int.from_bytes(self.raw[_S_AT:SIGNATURE_END], "little")
 
     @property
     def unknown_platform_info(self) -> int:

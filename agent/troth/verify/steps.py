@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One step of judging a certificate chain, with its verdict.
+
+Serves ``verify.chain`` and ``verify.appraise``, which turns each step into a
+check of the result. Whether a step is required is the policy's matter, and is
+not said here.
+"""
+
+from __future__ import annotations
+
+from troth.documents.result import FAIL, NOT_CHECKED, PASS
+from troth.record import record
+
+FETCH = "troth certs fetch DIR --report FILE gets the certificates from AMD"
+
+
+@record
+class Step:
+    """``code``: one of ``verify.chain.CODES``; ``verdict``: as in results; texts for people."""
+
+    code: str
+    verdict: str
+    expected: str
+    observed: str
+    hint: str = ""
+
+
+def passed(code: str, expected: str, observed: str) -> Step:
+    """A step that held."""
+    return Step(code, PASS, expected, observed)
+
+
+def failed(code: str, expected: str, observed: str, hint: str = "") -> Step:
+    """A step that did not hold."""
+    return Step(code, FAIL, expected, observed, hint)
+
+
+def open_(code: str, expected: str, observed: str, hint: str = "") -> Step:
+    """A step that could not be made."""
+    return Step(code, NOT_CHECKED, expected, observed, hint)
