@@ -19,7 +19,7 @@ _OLD_SETUP_SECTORS = 4  # what 0 stands for
 
 PROTOCOL_2_12 = 0x020C
 """The first version with all fields of ``SetupHeader``; older ones end earlier."""
-_FIELDS_END = 0x264
+_FIELDS_END, _FIELDS_LIMIT = 0x264, 0x290  # boot_params have other things from there on
 
 LOADED_HIGH = 1 << 0
 """Of ``loadflags``: the protected-mode kernel belongs above 1 MiB."""
@@ -71,7 +71,7 @@ def setup_header(data: bytes, *, where: str = "") -> SetupHeader:
         )
     # The jump over the header tells where it ends (boot.rst, field "jump").
     end = _JUMP_AT + 1 + data[_JUMP_AT]
-    if end < _FIELDS_END or end > len(data):
+    if not _FIELDS_END <= end <= min(len(data), _FIELDS_LIMIT):
         raise FormatError("bzimage-header", "the setup header is cut off", where=where)
     kernel_at = (data[_HEADER_AT] or _OLD_SETUP_SECTORS) * _SECTOR_BYTES + _SECTOR_BYTES
     # Counted in paragraphs of 16 bytes, the last of which need not be full.

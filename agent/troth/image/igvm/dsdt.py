@@ -47,7 +47,6 @@ def body() -> bytes:
         "PCI0",
         aml.name("_HID", aml.eisa_id("PNP0A08")),
         aml.name("_CID", aml.eisa_id("PNP0A03")),
-        aml.name("_ADR", aml.integer(0)),
         aml.name("_BBN", aml.integer(0)),
         aml.name("_UID", aml.integer(0)),
         aml.name(
