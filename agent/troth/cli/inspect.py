@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from troth.abi import ovmf
+from troth.cli import inspect_igvm as igvm_words
 from troth.errors import UsageError
 from troth.image import firmware as firmware_file
 from troth.image import inspect as looking
+from troth.image import inspect_igvm
 
 if TYPE_CHECKING:
     from typing import Protocol
@@ -47,6 +49,8 @@ def inspect(options: Options) -> int:
         )
     if action == "firmware":
         return _firmware(Path(options.target), as_json=options.json)
+    if action == "summary" and inspect_igvm.is_igvm(Path(options.target)):
+        return igvm_words.summary(Path(options.target), as_json=options.json)
     target = looking.open_(Path(options.target))
     if action == "ls":
         return _list(target, as_json=options.json)

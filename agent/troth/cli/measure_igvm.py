@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from troth.abi.igvm.file import FileSource, open_
 from troth.errors import FormatError, UsageError
 from troth.measure import igvm as measuring
-from troth.measure import igvm_kvm, vcpu
 from troth.measure.igvm_runs import PAGE_BYTES
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ def igvm(options: Options) -> int:
         )
         if options.compat is None:
             measuring.check_policy(measured, where=options.file)
-        broken = igvm_kvm.check(file, platform=options.platform) if options.check_kvm else None
+        broken = _check_kvm(file, options.platform) if options.check_kvm else None
     if options.json:
         _json(options, file, measured, broken)
         _refuse(broken, options.file)
@@ -84,6 +83,8 @@ def igvm(options: Options) -> int:
 def _signature(name: str | None) -> int | None:
     if name is None:
         return None
+    from troth.measure import vcpu
+
     if name not in vcpu.SIGNATURES:
         raise UsageError(
             "vcpu-type",
@@ -91,6 +92,12 @@ def _signature(name: str | None) -> int | None:
             hint=f"the types are {', '.join(vcpu.SIGNATURES)}",
         )
     return vcpu.SIGNATURES[name]
+
+
+def _check_kvm(file: IgvmFile, platform: str) -> tuple[Violation, ...]:
+    from troth.measure import igvm_kvm
+
+    return igvm_kvm.check(file, platform=platform)
 
 
 def _refuse(broken: tuple[Violation, ...] | None, where: str) -> None:

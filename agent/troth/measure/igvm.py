@@ -20,7 +20,7 @@ from troth.abi import snp_policy
 from troth.abi.igvm import headers as h
 from troth.abi.igvm.file import ARCHITECTURES, X64, Pages
 from troth.errors import FormatError, UsageError
-from troth.measure import launch, vcpu
+from troth.measure import launch
 from troth.measure.igvm_runs import Notes, Runs, count
 from troth.record import record
 
@@ -33,6 +33,7 @@ PLATFORMS = {"sev": h.SEV, "sev-es": h.SEV_ES, "sev-snp": h.SEV_SNP}
 """What is measured for -> its platform type."""
 
 COMPATS = ("igvmmeasure",)
+MAX_VCPUS = 512
 
 _STRETCH_PAGES = 256  # read and hashed at once: 1 MiB
 _PAGE = h.PAGE_BYTES
@@ -119,8 +120,8 @@ def measure(
             f"the file is not compatible with {platform}: it is for {names}",
             where=file.where,
         )
-    if not 1 <= vcpus <= vcpu.MAX_VCPUS:
-        raise UsageError("vcpu-count", f"{vcpus} processors: possible are 1 to {vcpu.MAX_VCPUS}")
+    if not 1 <= vcpus <= MAX_VCPUS:
+        raise UsageError("vcpu-count", f"{vcpus} processors: possible are 1 to {MAX_VCPUS}")
     if vcpus > 1 and platform != "sev" and vcpu_signature is None:
         raise UsageError(
             "vcpu-type",
@@ -264,6 +265,8 @@ class _Walk:
 
     def further_processors(self, vcpus: int, signature: int) -> None:
         """Measure the reset states of the processors that the file does not describe."""
+        from troth.measure import vcpu  # most files need none of it
+
         known = {item.vp_index: item for item in self._vmsas}
         if 0 not in known:
             raise UsageError(
