@@ -154,6 +154,9 @@ def test_every_mode_prints_parameters_that_are_read(capsys, file, tmp_path, mode
     saved = tmp_path / "parameters.json"
     saved.write_text(digest(capsys, "--ovmf", file, "--mode", mode, *shape, "--format", "json"))
     assert digest(capsys, "--parameters", saved, *shape) == digest(capsys, "--ovmf", file, *shape)
+    processors = json.loads(saved.read_text())["processors"]
+    features = {"snp": "0x1", "seves": "0x0"}
+    assert (processors and processors["guest_features"]) == features.get(mode)
 
 
 @pytest.mark.parametrize("text", ["0x0800000", "800000", "0X800000", "0x80_000", "0x", "", "8"])

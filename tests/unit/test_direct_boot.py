@@ -214,7 +214,11 @@ def test_published_digests():
 
 
 def test_the_table_of_hashes(files):
-    for kernel, initrd, cmdline in (("kernel", "initrd", "a b"), ("empty", None, None)):
+    for kernel, initrd, cmdline in (
+        ("kernel", "initrd", "a b"),
+        ("empty", None, None),
+        ("empty", "empty", "console=ttyS0 loglevel=7"),
+    ):
         found = firmware_file.kernel_hashes(
             files / kernel, initrd=initrd and files / initrd, cmdline=cmdline
         )

@@ -189,7 +189,8 @@ def _processors(options: Options, *, features: int) -> Processors | None:
         signature=signature,
         vcpu_type=options.vcpu_type or "",
         vmm=options.vmm,
-        guest_features=features,
+        # SEV-ES knows no features: its VMSA pages are measured with none.
+        guest_features=features if options.mode == "snp" else 0,
         compat=options.compat,
     )
 
