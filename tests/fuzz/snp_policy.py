@@ -2,7 +2,7 @@
 """Fuzz entry: guest policies, as numbers and as text; what parses must come back the same."""
 
 from troth.abi import snp_policy
-from troth.errors import FormatError
+from troth.errors import FormatError, UsageError
 
 SEEDS = [(0x30000).to_bytes(8, "little"), b"0x30000", b"3001F"]
 
@@ -19,6 +19,6 @@ def fuzz(data: bytes) -> None:
         snp_policy.warnings(policy)
     try:
         number = snp_policy.parse_hex(data.decode("latin-1"))
-    except FormatError:
+    except UsageError:
         return
     snp_policy.parse(number)

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from fuzz import snp_policy as fuzzed
 from troth.abi import snp_policy
 from troth.abi.snp_policy import SnpPolicy
-from troth.errors import FormatError
+from troth.errors import FormatError, UsageError
 
 
-def refused(code, function, *arguments, **options):
-    with pytest.raises(FormatError) as caught:
+def refused(code, function, *arguments, kind=FormatError, **options):
+    with pytest.raises(kind) as caught:
         function(*arguments, **options)
     assert caught.value.code == code
     return caught.value
@@ -76,11 +76,12 @@ def test_hex(text):
     ["", "0x", "0x0x30000", "3000g", " 30000", "30_000", "+30000", "-30000", "٣0000", "0" * 17],
 )
 def test_no_hex(text):
-    refused("snp-policy-syntax", snp_policy.parse_hex, text)
+    refused("snp-policy-syntax", snp_policy.parse_hex, text, kind=UsageError)
 
 
 def test_hex_of_what_is_no_policy():
-    refused("snp-policy-bit-17", snp_policy.parse_hex, "0x10000")
+    error = refused("snp-policy-bit-17", snp_policy.parse_hex, "0x10000", kind=UsageError)
+    assert "0x30000" in error.hint
 
 
 def test_names_and_warnings():

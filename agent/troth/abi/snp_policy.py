@@ -12,7 +12,7 @@ Policy"; bits 25:21 from its revision 1.58.
 
 from __future__ import annotations
 
-from troth.errors import FormatError
+from troth.errors import FormatError, UsageError
 from troth.record import record
 
 DEFAULT = 0x30000
@@ -101,17 +101,20 @@ def encode(policy: SnpPolicy) -> int:
 
 
 def parse_hex(text: str, *, where: str = "") -> int:
-    """The number in ``text``, hex digits with or without ``0x``, after ``parse`` took it.
+    """The number that somebody asks for in ``text``, hex digits with or without ``0x``.
 
-    Raises ``FormatError`` ``snp-policy-syntax``, and the errors of ``parse``.
+    Raises ``UsageError`` ``snp-policy-syntax``, and those of ``parse`` as ``UsageError``.
     """
     digits = text.removeprefix("0x").removeprefix("0X")
     if not 1 <= len(digits) <= 16 or not set(digits) <= set("0123456789abcdefABCDEF"):
-        raise FormatError(
+        raise UsageError(
             "snp-policy-syntax", f"{text!r} is no policy in hex, such as 0x30000", where=where
         )
     value = int(digits, 16)
-    parse(value, where=where)
+    try:
+        parse(value)
+    except FormatError as error:
+        raise UsageError(error.code, error.message, where=where, hint=error.hint) from None
     return value
 
 

@@ -84,7 +84,7 @@ def id_block(options: IdBlockOptions) -> int:
     """Print ID block and ID authentication for a digest; with ``--detached`` what to sign.
 
     Raises ``UsageError`` ``id-block-digest``, ``id-block-id``,
-    ``id-block-svn``, ``usage``; ``FormatError`` ``snp-policy-*`` and those of
+    ``id-block-svn``, ``snp-policy-*``, ``usage``; and the errors of
     ``troth.image.id_block`` and ``troth.signing.keys``.
     """
     digest = _exact(
@@ -119,7 +119,9 @@ def sign(options: SignOptions) -> int:
     ``vcpu-type``, ``BuildError`` ``igvm-changed``, and ``FormatError`` ``igvm-*``.
     """
     signature = _vcpu_signature(options)
-    given = None if options.policy is None else snp_policy.parse_hex(options.policy)
+    given = (
+        None if options.policy is None else snp_policy.parse_hex(options.policy, where="--policy")
+    )
     signers = _signers(options)
     with _igvm(options.file) as file:
         said = work.carried(file)
