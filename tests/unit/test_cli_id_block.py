@@ -20,6 +20,7 @@ from troth.abi.igvm import headers as h
 from troth.abi.igvm.file import AARCH64, BytesSource, open_
 from troth.abi.igvm.write import write
 from troth.cli.main import main
+from troth.errors import FormatError
 from troth.image import id_block as work
 from troth.measure import igvm, vcpu
 from troth.record import replace
@@ -263,9 +264,11 @@ def file(folder):
 
 def signed_block(path, *, policy):
     """The ID block of the file, which must be its last header, verified."""
+    assert policies(path) == [h.GuestPolicy(policy, SNP)]
     last = list(opened(path).headers())[-1]
     found = layout.decode_igvm(last.body, policy=policy)
     work.verify(found.block, found.auth)
+    assert work.verified(opened(path)) == found
     return found
 
 
@@ -453,6 +456,30 @@ def test_a_signature_of_another_key_or_file(file, capsys):
         assert "where: good" in error
     other = ("igvm", "sign", "a.igvm", "--id-key", "OTHER-KEY.pub", "--id-signature", "good")
     refused(capsys, "id-block-signature", *other, "-o", "e", status=1)
+
+
+def test_a_block_in_a_file_is_verified(file, capsys):
+    assert work.verified(opened("a.igvm")) is None
+    said(capsys, *SIGN, "--author-key", "AUTHOR-KEY.pem")
+    found = signed_block("b.igvm", policy=0x30000)
+    body = layout.encode_igvm(found)
+    swapped = layout.IdAuth(
+        found.auth.id_key, found.auth.block_signature, found.auth.author_key,
+        found.auth.block_signature,
+    )  # fmt: skip
+    for changed, code in (
+        (layout.encode_igvm(replace(found, block=replace(found.block, guest_svn=9))), "signature"),
+        (layout.encode_igvm(replace(found, auth=swapped)), "signature"),
+        (body[:4] + b"\0" + body[5:], "author"),
+    ):
+        Path("c.igvm").write_bytes(file_of(headers(block=h.SnpIdBlock(changed))))
+        with pytest.raises(FormatError) as caught:
+            work.verified(opened("c.igvm"))
+        assert caught.value.code == f"id-block-{code}"
+    Path("c.igvm").write_bytes(file_of(headers(policy=0x20000, block=h.SnpIdBlock(body))))
+    with pytest.raises(FormatError) as caught:
+        work.verified(opened("c.igvm"))
+    assert caught.value.code == "id-block-signature"
 
 
 # --- signed elsewhere, with openssl ---------------------------------------------------------

@@ -149,7 +149,9 @@ def sign(options: SignOptions) -> int:
             work.put(file, block, auth, stream=stream)
             stream.flush()
             written = open_(FileSource(stream.fileno(), where=options.output))
-            if _digest(written, policy, vcpus=options.vcpus, signature=signature) != digest:
+            again = _digest(written, policy, vcpus=options.vcpus, signature=signature)
+            found = work.verified(written)
+            if again != digest or found is None or found.block != block:
                 raise BuildError(
                     "igvm-changed", "the file changed while it was signed", where=options.file
                 )

@@ -172,6 +172,21 @@ def put_policy(file: IgvmFile, policy: int, *, stream: BinaryIO) -> int:
     return _write(_Changed(file, carried(file), policy=policy, block=None), stream)
 
 
+def verified(file: IgvmFile) -> IgvmIdBlock | None:
+    """The ID block of ``file`` for SNP, read strictly and with its signatures verified.
+
+    Nothing is measured: compare its launch digest with what was. Raises
+    ``FormatError`` as ``carried``, ``verify`` and ``abi.id_block.decode_igvm`` do.
+    """
+    said = carried(file)
+    for header in file.batches():
+        if isinstance(header, h.SnpIdBlock) and header.compatibility_mask & said.mask:
+            found = id_block.decode_igvm(header.body, policy=said.policy or 0, where=file.where)
+            verify(found.block, found.auth, where=file.where)
+            return found
+    return None
+
+
 class _Changed:
     """The headers of ``file`` with their data, with another policy and another ID block."""
 
