@@ -207,7 +207,9 @@ def test_no_bundle_without_its_lock(tmp_path, monkeypatch):
     (tmp_path / "in/troth.toml").write_text(text + '[tee]\nsnp = "none"\n')
     monkeypatch.setattr(image_build, "make", lambda *_args, **_words: None)
     monkeypatch.setattr(account, "lock_of", lambda _made: SAMPLE)
-    monkeypatch.setattr(account, "write", lambda _made, stage: (stage / "manifest.json").touch())
+    monkeypatch.setattr(
+        account, "write", lambda _made, stage, used: (stage / "manifest.json").touch()
+    )
 
     def refuses(_source, _target):
         raise OSError(30, "Read-only file system")

@@ -110,7 +110,7 @@ action = "reboot"
 deadline_s = 20
 device_timeout_s = 5
 [launch]
-vcpus = 2
+vcpus = 1
 cpu_types = ["EPYC-v4", "EPYC-Genoa"]
 memory = ["512M", "4G"]
 ovmf = "firmware/OVMF.fd"
@@ -135,7 +135,7 @@ products = ["Genoa", "Turin"]
     assert found.fail == manifest_records.Fail("reboot", "console", 20, 5)
     assert found.image.igvm
     assert found.launch == manifest_records.Launch(
-        vcpus=(2,),
+        vcpus=(1,),
         cpu_types=("EPYC-v4", "EPYC-Genoa"),
         memory_bytes=(512 << 20, 4 << 30),
         ovmf=Path("/src/firmware/OVMF.fd"),
@@ -361,6 +361,12 @@ def test_launch_defaults():
         (IGVM + 'products = ["Rome"]\n', "manifest-value", 12),
         (IGVM + 'products = ["Siena"]\n', "manifest-value", 12),
         (IGVM + 'ovmf = ""\n', "manifest-value", 12),
+        (IGVM + 'ovmf = "my firmware.fd"\n', "manifest-value", 12),
+        (IGVM + 'ovmf = "/"\n', "manifest-value", 12),
+        (IGVM + 'memory = "64M"\n', "manifest-value", 12),
+        (IGVM + 'memory = "129M"\n', "manifest-value", 12),
+        (IGVM + 'memory = "65G"\n', "manifest-value", 12),
+        (IGVM.replace("igvm", 'acpi = "off"\nigvm') + "vcpus = 2\n", "manifest-conflict", 13),
         (
             IGVM + 'vcpus = [1,2,3,4,5,6]\nmemory = ["1G", "2G", "3G"]\n',
             "manifest-value",

@@ -40,7 +40,7 @@ def build(options: Options) -> int:
             differences = lock.compare(locked, used)
             lock.refuse_differences(differences, where=str(account.lock_path(loaded)))
         with terminal.step("reference values, SBOM, manifest"):
-            account.write(made, stage)
+            account.write(made, stage, used=used)
         if locked is None:
             # Before the bundle is published: there is none without the lock that it was made by.
             account.write_lock(loaded, used)

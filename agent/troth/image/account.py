@@ -22,14 +22,9 @@ if TYPE_CHECKING:
     from troth.image.build import Made
     from troth.image.inputs.manifest_records import Manifest
 
-_ARTEFACTS = (
-    "vmlinuz",
-    "initramfs",
-    "cmdline",
-    "policy.json",
-    reference_values.FILE_NAME,
-    sbom.FILE_NAME,
-)
+#: What the manifest and the lock are called in reference values, wherever they lie.
+MANIFEST_NAME = "troth.toml"
+_STATED = ("vmlinuz", "initramfs", "cmdline", "policy.json", sbom.FILE_NAME)
 _FILE_SYSTEM_TOOLS = {
     "erofs": ("mkfs.erofs", "fakeroot"),
     "squashfs": ("mksquashfs", "fakeroot"),
@@ -38,18 +33,26 @@ _FILE_SYSTEM_TOOLS = {
 _COMPRESSION_TOOLS = {"none": (), "lz4": ("lz4",), "zstd": ("zstd",)}
 
 
-def write(made: Made, stage: Path) -> None:
-    """Write reference-values.json, sbom.spdx.json and manifest.json into ``stage``."""
-    (stage / reference_values.FILE_NAME).write_bytes(reference_values_json.print_(_values(made)))
+def write(made: Made, stage: Path, *, used: lock.Lock) -> None:
+    """Write sbom.spdx.json, reference-values.json and manifest.json into ``stage``.
+
+    ``used``: the lock of this build, whose digest the reference values state.
+    """
     packed = entry.packed(made.entries)
     document = _sbom(made)
     sbom.compare_files(document, packed)
     (stage / sbom.FILE_NAME).write_bytes(document)
-    (stage / bundle.FILE_NAME).write_bytes(_manifest(made, stage, packed))
+    images = (build.image_name(name) for name, _image in made.images)
+    artefacts = [_artefact(stage, name) for name in (*_STATED, *images, *made.launches.files)]
+    values = _values(made, artefacts, used)
+    (stage / reference_values.FILE_NAME).write_bytes(reference_values_json.print_(values))
+    artefacts.append(_artefact(stage, reference_values.FILE_NAME))
+    (stage / bundle.FILE_NAME).write_bytes(_manifest(made, artefacts, packed))
 
 
-def _manifest(made: Made, stage: Path, packed: tuple[bundle.Packed, ...]) -> bytes:
-    names = [*_ARTEFACTS, *(build.image_name(name) for name, _image in made.images)]
+def _manifest(
+    made: Made, artefacts: list[bundle.Artefact], packed: tuple[bundle.Packed, ...]
+) -> bytes:
     manifest = made.manifest
     return bundle.print_(
         bundle.Bundle(
@@ -62,7 +65,7 @@ def _manifest(made: Made, stage: Path, packed: tuple[bundle.Packed, ...]) -> byt
             vtpm_kind=manifest.tee.vtpm_kind,
             acpi_aml=made.policy.acpi_aml,
             compression=manifest.image.compression,
-            artefacts=tuple(_artefact(stage, name) for name in names),
+            artefacts=tuple(artefacts),
             disks=tuple(bundle.Disk(name, build.image_name(name)) for name, _image in made.images),
             packed=packed,
         )
@@ -76,14 +79,15 @@ def _artefact(stage: Path, name: str) -> bundle.Artefact:
     return bundle.Artefact(name=name, size_bytes=path.stat().st_size, sha256=digest)
 
 
-def _values(made: Made) -> reference_values.ReferenceValues:
+def _values(
+    made: Made, artefacts: list[bundle.Artefact], used: lock.Lock
+) -> reference_values.ReferenceValues:
     policy = made.policy
-    options = {word for volume in policy.volumes for word in volume.verity.options}
     return reference_values.ReferenceValues(
         image_name=policy.image_name,
         svn=policy.svn,
         troth_version=__version__,
-        platform="none",
+        platform=reference.platform(policy),
         snp=policy.snp,
         vtpm=policy.vtpm,
         vtpm_kind=policy.vtpm_kind,
@@ -91,15 +95,14 @@ def _values(made: Made) -> reference_values.ReferenceValues:
         root_hashes=tuple((item.name, item.verity.root_hash) for item in policy.volumes),
         workload=made.workload.hex() if made.workload is not None else "",
         cases=reference.cases(policy, policy_bytes=made.policy_bytes, workload=made.workload),
-        flags=reference_values.Flags(
-            acpi_aml=policy.acpi_aml,
-            cryptomgr_notests="cryptomgr.notests" in policy.cmdline.split(" "),
-            modules_disabled=policy.modules_disabled,
-            lockdown=policy.lockdown,
-            unsigned_modules=bool(made.unsigned_modules),
-            io_error="panic" if not policy.volumes or "panic_on_error" in options else "survivable",
-            overlay=policy.overlay,
-            overlay_paths=policy.overlay_paths,
+        flags=reference.flags(policy, unsigned_modules=bool(made.unsigned_modules)),
+        launch=made.launches.values,
+        products=made.manifest.launch.products,
+        artefacts=tuple((item.name, item.sha256) for item in artefacts),
+        inputs=(
+            (MANIFEST_NAME, made.manifest.sha256),
+            (lock.FILE_NAME, hashlib.sha256(lock.print_(used)).hexdigest()),
+            *made.launches.inputs,
         ),
     )
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from troth.documents import policy_json
 from troth.documents.policy import Verity
 from troth.errors import BuildError, ManifestError
-from troth.image import policy_compile, provenance, reference, workload_entries
+from troth.image import launch_files, policy_compile, provenance, reference, workload_entries
 from troth.image.inputs import interpreter, kernel
 from troth.image.packing import entry, initramfs, module_closure, profile
 from troth.image.roots import root, root_lint
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from troth.image.inputs.interpreter import Interpreter
     from troth.image.inputs.kernel import Kernel
     from troth.image.inputs.manifest_records import Manifest
+    from troth.image.launch_files import Launches
     from troth.image.packing.entry import Entry
     from troth.image.roots.root import RootImage
 
@@ -74,6 +75,7 @@ class Made:
     root_packages: tuple[Package, ...]
     unsigned_modules: tuple[str, ...]
     warnings: tuple[str, ...]
+    launches: Launches
 
 
 def make(
@@ -129,6 +131,7 @@ def make(
                 manifest.handover.supervise[0],
                 where=manifest.where("handover", "supervise"),
             )
+        launches = launch_files.make(manifest, stage, policy=policy, progress=progress)
         with progress.step("workload digest"):
             workload = _workload(manifest, images, entries)
         # Contents are gone with the work directory: what is asked of them is asked here.
@@ -153,7 +156,8 @@ def make(
         troth_files=collected.troth_files,
         root_packages=root_packages,
         unsigned_modules=tuple(item.name for item in modules.modules if not item.signed),
-        warnings=lint.warnings,
+        warnings=(*lint.warnings, *launches.warnings),
+        launches=launches,
     )
 
 

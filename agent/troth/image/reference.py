@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from troth.documents.reference_values import BANKS, Case, Registers
+from troth.documents.reference_values import BANKS, OVMF_WORDS, Case, Flags, Registers
 from troth.errors import BuildError
 from troth.measure import pcr, register
 from troth.measure.boot_events import POINTS, boot_events
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from troth.documents.policy import Policy
 
 _MAX_CASES = 256
-_OVMF_WORD = " initrd=initrd"
 
 
 def cmdlines(policy: Policy) -> Iterator[tuple[str, str]]:
@@ -38,7 +37,7 @@ def cmdlines(policy: Policy) -> Iterator[tuple[str, str]]:
         ]
         text = " ".join(words)
         for form in policy.cmdline_forms:
-            yield form, text + (_OVMF_WORD if form == "ovmf-direct" else "")
+            yield form, text + (OVMF_WORDS if form == "ovmf-direct" else "")
 
 
 def longest_cmdline_bytes(policy: Policy) -> int:
@@ -54,6 +53,31 @@ def tpm_states(policy: Policy) -> tuple[str, ...]:
     return {"required": ("present",), "optional": ("present", "absent"), "none": ("unused",)}[
         policy.vtpm
     ]
+
+
+def platform(policy: Policy) -> str:
+    """What the image itself demands as root of its boot chain."""
+    if policy.snp == "required":
+        return {"svsm": "svsm", "paravisor": "azure-paravisor"}.get(policy.vtpm_kind, "direct")
+    return policy.snp
+
+
+def flags(policy: Policy, *, unsigned_modules: bool) -> Flags:
+    """The choices of ``policy`` that a relying party may want to refuse."""
+    options = {word for volume in policy.volumes for word in volume.verity.options}
+    return Flags(
+        acpi_aml=policy.acpi_aml,
+        cryptomgr_notests="cryptomgr.notests" in policy.cmdline.split(" "),
+        modules_disabled=policy.modules_disabled,
+        lockdown=policy.lockdown,
+        unsigned_modules=unsigned_modules,
+        io_error="panic" if not policy.volumes or "panic_on_error" in options else "survivable",
+        overlay=policy.overlay,
+        overlay_paths=policy.overlay_paths,
+        simulated=policy.snp == "simulated",
+        # Every volume of this version is verity; writable ones will say how they are sealed.
+        unauthenticated_volumes=(),
+    )
 
 
 def cases(policy: Policy, *, policy_bytes: bytes, workload: bytes | None) -> tuple[Case, ...]:

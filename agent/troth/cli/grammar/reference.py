@@ -20,7 +20,7 @@ _AT = Option(("--at",), "the time to judge at; now where not given", metavar="RF
 
 REFERENCE_SHOW = Verb(
     words=("reference", "show"),
-    function="troth.cli.reference:show",
+    function="troth.cli.reference_show:show",
     summary="print what a guest of an image must show",
     description="Prints reference values for people. Nothing is verified; 'reference check' does.",
     positionals=(_FILE,),
@@ -29,21 +29,26 @@ REFERENCE_SHOW = Verb(
 
 REFERENCE_SIGN = Verb(
     words=("reference", "sign"),
-    function="troth.cli.reference:sign",
+    function="troth.cli.reference_sign:sign",
     summary="sign reference values",
     description="Wraps the values, with the time of signing, expiry and origin, in an in-toto "
-    "statement and a DSSE envelope. Signatures are deterministic.",
+    "statement and a DSSE envelope. Signatures are deterministic. --expires or --valid-days is "
+    "needed.",
     positionals=(_FILE,),
     options=(
         Option(
             ("--key",),
-            "private key to sign with (P-384 or Ed25519, PEM)",
+            "private key to sign with (P-384 or Ed25519, PEM); public with --signature",
             metavar="PEM",
             kind="file",
             repeat=True,
         ),
         Option(("--issued",), "time of signing; now where not given", metavar="RFC3339"),
-        Option(("--expires",), "when the values lose their force", metavar="RFC3339"),
+        Option(
+            ("--expires",),
+            "when the values lose their force; 'never' must be said",
+            metavar="RFC3339",
+        ),
         Option(
             ("--valid-days",), "expire so many days after --issued", metavar="N", kind="integer"
         ),
@@ -52,6 +57,17 @@ REFERENCE_SIGN = Verb(
             ("--revoke",),
             "a launch digest of this image that must not be accepted any more",
             metavar="HEX",
+            repeat=True,
+        ),
+        Option(
+            ("--detached",),
+            "write the bytes that a key must sign, for keys that live elsewhere",
+        ),
+        Option(
+            ("--signature",),
+            "a signature made elsewhere over what --detached wrote, one for each --key",
+            metavar="FILE",
+            kind="file",
             repeat=True,
         ),
         Option(
@@ -65,7 +81,8 @@ REFERENCE_CHECK = Verb(
     function="troth.cli.reference:check",
     summary="verify signature, dates and contents of reference values",
     description="Succeeds where a given key has signed the values, they are in force, and, with "
-    "--bundle, equal what is computed from the bundle anew.",
+    "--bundle, equal what is computed from the bundle anew. Prints one line for each check; what "
+    "was not checked is said, and makes the verdict partial.",
     positionals=(_FILE,),
     options=(
         _KEY,
@@ -80,7 +97,7 @@ REFERENCE_CHECK = Verb(
         Option(("--min-svn",), "refuse an older image", metavar="N", kind="integer"),
         JSON,
     ),
-    status=((0, "signed by a given key, in force, and equal to the bundle's"), *STATUS[1:]),
+    status=((0, "no check failed: the verdict is pass or partial"), *STATUS[1:]),
 )
 
 REFERENCE_EXPORT = Verb(

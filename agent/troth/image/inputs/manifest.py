@@ -125,7 +125,7 @@ def parse(data: bytes, path: Path) -> Manifest:
         rules.check_overlay(tables["root"], names, later)
     tee = _tee(tables["tee"], later)
     fail = _fail(tables["fail"])
-    launch = manifest_launch.launch(tables["launch"], base, igvm=image.igvm, snp=tee.snp)
+    launch = manifest_launch.launch(tables["launch"], base, image=image, snp=tee.snp)
     rules.check_workload(
         tables["measure"],
         top.tables("volume", _KEYS["volume"]),

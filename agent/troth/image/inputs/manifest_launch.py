@@ -7,11 +7,13 @@ line; none looks at the file system.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from troth.abi import snp_policy, snp_tcb
 from troth.documents.toml_source import nearest
-from troth.errors import FormatError
+from troth.errors import FormatError, UsageError
+from troth.image.igvm import layout
 from troth.image.inputs import manifest_rules as rules
 from troth.image.inputs.manifest_records import Launch
 from troth.measure.vcpu import MAX_VCPUS, SIGNATURES, SNP_ACTIVE
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from troth.documents.toml_source import Table
+    from troth.image.inputs.manifest_records import Image
 
 KEYS = ("vcpus", "cpu_types", "memory", "ovmf", "guest_features", "policy", "products")
 DEFAULT_VCPUS = 1
@@ -28,14 +31,16 @@ DEFAULT_MEMORY = "1G"
 
 #: Each shape of an IGVM file is a file that holds kernel and initramfs once more.
 MAX_IGVM_FILES = 16
+_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}", re.ASCII)
 _UNITS = {"M": 1 << 20, "G": 1 << 30}
 #: Words that belong to one of the two ways of launching -> that way.
 _OF_IGVM = ("memory",)
 _OF_OVMF = ("guest_features",)
 
 
-def launch(table: Table, base: Path, *, igvm: bool, snp: str) -> Launch:
+def launch(table: Table, base: Path, *, image: Image, snp: str) -> Launch:
     """The table, its defaults filled in; nothing in it has a meaning without a way to launch."""
+    igvm = image.igvm
     has_ovmf = table.has("ovmf")
     if table.tree and not igvm and not has_ovmf:
         raise table.fail(
@@ -51,11 +56,18 @@ def launch(table: Table, base: Path, *, igvm: bool, snp: str) -> Launch:
         vcpus=rules.numbers(table, "vcpus", minimum=1, maximum=MAX_VCPUS) or (DEFAULT_VCPUS,),
         cpu_types=_cpu_types(table),
         memory_bytes=_memory(table),
-        ovmf=base / table.text("ovmf") if has_ovmf else None,
+        ovmf=_ovmf(table, base) if has_ovmf else None,
         guest_features=_guest_features(table),
         policy=_policy(table, snp=snp),
         products=_products(table),
     )
+    if igvm and image.acpi == "off" and max(found.vcpus) > 1:
+        raise table.fail(
+            "vcpus",
+            'above 1 and [image] acpi = "off" exclude each other in an IGVM file: without ACPI'
+            " Linux finds one processor",
+            code="manifest-conflict",
+        )
     files = len(found.vcpus) * len(found.memory_bytes)
     if igvm and files > MAX_IGVM_FILES:
         raise table.fail(
@@ -93,8 +105,19 @@ def _memory(table: Table) -> tuple[int, ...]:
         size_bytes = int(text[:-1]) * _UNITS[text[-1]]
         if size_bytes in found:
             raise table.fail("memory", f"holds {text!r} twice")
+        try:
+            layout.check_memory(size_bytes)
+        except UsageError as error:
+            raise table.fail("memory", f"{text!r}: {error.message}", hint=error.hint) from None
         found.append(size_bytes)
     return tuple(found)
+
+
+def _ovmf(table: Table, base: Path) -> Path:
+    path = base / table.text("ovmf")
+    if not _FILE.fullmatch(path.name):
+        raise table.fail("ovmf", f"has a name that reference values cannot hold: {path.name!r}")
+    return path
 
 
 def _guest_features(table: Table) -> tuple[int, ...]:

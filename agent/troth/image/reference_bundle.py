@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reference values against the bundle they speak of: everything computed anew.
+
+Serves ``troth reference check --bundle``, on the machine of the build or on any
+other. Needs the bundle directory alone. What cannot be computed from it is
+said, line by line; must never take a value of the document for a result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from troth import __version__
+from troth.documents import finding, launch_parameters, policy_json
+from troth.errors import FormatError, TrothError, UsageError
+from troth.image import launch_files, launch_values, reference
+from troth.image.build import image_name
+from troth.image.hashing import verity_image
+from troth.image.launch_values import PARAMETERS_FILE, Shape
+from troth.image.packing import initramfs, initramfs_file
+from troth.image.packing.module_closure import SIGNATURE_MAGIC
+from troth.measure import direct_boot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from troth.documents.finding import Finding
+    from troth.documents.launch_parameters import FirmwareParameters
+    from troth.documents.policy import Policy
+    from troth.documents.reference_values import LaunchValue, ReferenceValues
+
+_MAX_POLICY_BYTES = 64 << 20
+
+
+def compare(folder: Path, values: ReferenceValues) -> tuple[Finding, ...]:
+    """One finding for each thing the values state, computed from the bundle in ``folder``.
+
+    Raises ``UsageError`` ``bundle-missing`` where there is none.
+    """
+    try:
+        policy_bytes = _read(folder / "policy.json")
+    except OSError as error:
+        raise UsageError(
+            "bundle-missing",
+            f"not a bundle: {error.filename}: {error.strerror}",
+            where=str(folder),
+            hint="make one with troth build",
+        ) from None
+    policy = policy_json.parse(policy_bytes, where=str(folder / "policy.json"))
+    digests = {name: _digest(folder / name) for name, _stated in values.artefacts}
+    return (
+        *_files(values, digests),
+        *_policy(values, policy, policy_bytes),
+        *_initramfs(folder, values, policy, policy_bytes),
+        *_root_hashes(folder, values),
+        *_cases(values, policy, policy_bytes),
+        *_launches(folder, values, policy, digests),
+        *_left_out(values),
+    )
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_MAX_POLICY_BYTES)
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 in hex of the file, empty where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+def _equal(name: str, stated: object, found: object, *, detail: str = "") -> Finding:
+    if stated == found:
+        return finding.passed(name, detail)
+    return _differs(name, f"stated {_short(stated)}, found {_short(found)}")
+
+
+def _differs(name: str, detail: str) -> Finding:
+    return finding.failed(name, "reference-differs", detail)
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def _files(values: ReferenceValues, digests: dict[str, str]) -> Iterator[Finding]:
+    for name, stated in values.artefacts:
+        if not digests[name]:
+            yield _differs(f"file {name}", "it is not in the bundle")
+        else:
+            yield _equal(f"file {name}", stated, digests[name])
+
+
+def _policy(values: ReferenceValues, policy: Policy, data: bytes) -> Iterator[Finding]:
+    yield _equal("policy digest", values.policy_sha256, hashlib.sha256(data).hexdigest())
+    for name, found in (
+        ("image_name", policy.image_name),
+        ("svn", policy.svn),
+        ("snp", policy.snp),
+        ("vtpm", policy.vtpm),
+        ("vtpm_kind", policy.vtpm_kind),
+        ("platform", reference.platform(policy)),
+    ):
+        yield _equal(name, getattr(values, name), found)
+    volumes = tuple((item.name, item.verity.root_hash) for item in policy.volumes)
+    yield _equal("root hashes of the policy", values.root_hashes, volumes)
+
+
+def _initramfs(
+    folder: Path, values: ReferenceValues, policy: Policy, policy_bytes: bytes
+) -> Iterator[Finding]:
+    """The policy that PID 1 measures, and the flags that follow from what is packed."""
+    try:
+        members = {item.path: item.data for item in initramfs_file.members(folder / "initramfs")}
+    except OSError as error:
+        yield _differs("policy in the initramfs", f"{error.strerror}")
+        return
+    except FormatError as error:
+        yield finding.failed("policy in the initramfs", error.code, error.message)
+        return
+    packed = members.get(initramfs.POLICY_PATH, b"")
+    yield _equal("policy in the initramfs", True, packed == policy_bytes)
+    modules = [data for path, data in members.items() if path.startswith("modules/") and data]
+    unsigned = any(not data.endswith(SIGNATURE_MAGIC) for data in modules)
+    yield _equal("flags", values.flags, reference.flags(policy, unsigned_modules=unsigned))
+
+
+def _root_hashes(folder: Path, values: ReferenceValues) -> Iterator[Finding]:
+    """Every block of every image against its tree, and the tree against the root hash."""
+    for volume, stated in values.root_hashes:
+        name = f"root hash of {volume}"
+        path = folder / image_name(volume)
+        try:
+            offset_bytes = verity_image.appended_offset(path)
+            verity_image.verify_image(
+                path, path, root_hash=bytes.fromhex(stated), hash_offset_bytes=offset_bytes
+            )
+        except TrothError as error:
+            yield finding.failed(name, error.code, error.message)
+        else:
+            yield finding.passed(name)
+
+
+def _cases(values: ReferenceValues, policy: Policy, policy_bytes: bytes) -> Iterator[Finding]:
+    found = reference.cases(
+        policy,
+        policy_bytes=policy_bytes,
+        workload=bytes.fromhex(values.workload) if values.workload else None,
+    )
+    if found == values.cases:
+        yield finding.passed("registers", f"{len(found)} cases")
+    else:
+        yield _differs("registers", "the cases are not those of this policy")
+
+
+def _launches(
+    folder: Path, values: ReferenceValues, policy: Policy, digests: dict[str, str]
+) -> Iterator[Finding]:
+    firmware, trouble = _firmware(folder, values)
+    if trouble is not None:
+        yield trouble
+    for value in values.launch:
+        yield _launch(folder, value, firmware=firmware, digests=digests)
+    shapes = {
+        value.file: (Shape(value.file, value.vcpus, value.memory_bytes), value.policy)
+        for value in values.launch
+        if value.kind == "igvm"
+    }
+    for name, (shape, guest_policy) in shapes.items():
+        yield _content(
+            folder,
+            shape,
+            cmdline=policy.cmdline,
+            guest_policy=guest_policy,
+            stored=digests.get(name, ""),
+            troth_version=values.troth_version,
+        )
+    for name, _stated in values.artefacts:
+        if name.endswith(".igvm") and name not in shapes:
+            yield _differs(f"launch digest of {name}", "none is stated")
+
+
+def _firmware(
+    folder: Path, values: ReferenceValues
+) -> tuple[FirmwareParameters | None, Finding | None]:
+    """The parameters that stand for the firmware, proved to agree with themselves."""
+    if all(value.kind != "ovmf" for value in values.launch):
+        return None, None
+    try:
+        document = launch_parameters.parse(
+            _read(folder / PARAMETERS_FILE), where=str(folder / PARAMETERS_FILE)
+        )
+        direct_boot.check(document, where=PARAMETERS_FILE)
+    except FormatError as error:
+        return None, finding.failed("firmware", error.code, error.message)
+    except OSError:
+        return None, None
+    return document.firmware, None
+
+
+def _launch(
+    folder: Path,
+    value: LaunchValue,
+    *,
+    firmware: FirmwareParameters | None,
+    digests: dict[str, str],
+) -> Finding:
+    name = f"launch {value.digest[:16]}"
+    detail = f"{value.kind} {value.file}, {value.vcpus} vCPU"
+    if (
+        value.kind == "ovmf"
+        and firmware is not None
+        and firmware.ovmf_hash.hex() != value.ovmf_hash
+    ):
+        return _differs(name, "the bundle's firmware parameters are of another one")
+    try:
+        found = launch_values.again(
+            value,
+            folder,
+            firmware=firmware,
+            kernel_sha256=bytes.fromhex(digests.get("vmlinuz") or "00" * 32),
+            initramfs_sha256=bytes.fromhex(digests.get("initramfs") or "00" * 32),
+        )
+    except OSError as error:
+        return _differs(name, f"{value.file}: {error.strerror}")
+    except TrothError as error:
+        return finding.failed(name, error.code, error.message)
+    return _equal(name, value.digest, found, detail=detail)
+
+
+def _content(
+    folder: Path,
+    shape: Shape,
+    *,
+    cmdline: str,
+    guest_policy: int,
+    stored: str,
+    troth_version: str,
+) -> Finding:
+    """Whether an IGVM file holds this bundle's kernel, initramfs and command line: made again."""
+    name = f"content of {shape.file}"
+    try:
+        found = launch_files.igvm_sha256(folder, shape, cmdline=cmdline, policy=guest_policy)
+    except OSError as error:
+        return _differs(name, f"{error.filename}: {error.strerror}")
+    except TrothError as error:
+        return finding.failed(name, error.code, error.message)
+    if found == stored:
+        return finding.passed(name, "kernel, initramfs and command line of this bundle")
+    if troth_version != __version__:
+        return finding.not_checked(name, f"made by troth {troth_version}, this is {__version__}")
+    return _differs(name, "not what kernel, initramfs and command line make")
+
+
+def _left_out(values: ReferenceValues) -> Iterator[Finding]:
+    """What the values state and no bundle can show."""
+    if values.workload:
+        yield finding.not_checked("workload", "the tree digest was taken as stated")
+    for name, _sha256 in values.inputs:
+        yield finding.not_checked(f"input {name}", "the bundle does not hold it")
+    if values.commit:
+        yield finding.not_checked("commit", "the signer's word")
