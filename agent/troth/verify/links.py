@@ -138,158 +138,158 @@ def judge(question: Question, path: Path, links: Links) -> tuple[Step, ...]:
 
 
 def _line(report: SnpReport, path: Path) -> Step:
-    code, expected = "certificate-line", "report and chain are of one known product line"
+    check, expected = "certificate-line", "report and chain are of one known product line"
     own = product(report, path.key)
     if report.has_cpuid and own is None:
         return failed(
-            code,
+            check,
             expected,
             f"family {report.cpuid_family:#x} model {report.cpuid_model:#x} is not known",
             NO_LINE,
         )
     if path.key is None:
-        return open_(code, expected, f"{own or 'an unknown line'}, and no certificate for its key")
+        return open_(check, expected, f"{own or 'an unknown line'}, and no certificate for its key")
     of_chain = line_of(path.key.issuer_cn)
     if own is None or own != of_chain:
         observed = f"{own or 'unknown'} and a key issued by {path.key.issuer_cn!r}"
-        return failed(code, expected, observed, NO_LINE)
+        return failed(check, expected, observed, NO_LINE)
     if path.root is not None and path.root.subject_cn != f"ARK-{own}":
-        return failed(code, expected, f"{own} and the root {path.root.subject_cn!r}", NO_LINE)
-    return passed(code, expected, own if report.has_cpuid else f"{own}, by its certificates")
+        return failed(check, expected, f"{own} and the root {path.root.subject_cn!r}", NO_LINE)
+    return passed(check, expected, own if report.has_cpuid else f"{own}, by its certificates")
 
 
 def _root(question: Question, root: Certificate | None, links: Links) -> Step:
-    code, expected = "certificate-root", "the SHA-256 of the root is a pinned one"
+    check, expected = "certificate-root", "the SHA-256 of the root is a pinned one"
     if root is None:
-        return open_(code, expected, "no root certificate (ARK) was given", FETCH)
+        return open_(check, expected, "no root certificate (ARK) was given", FETCH)
     problem = links.problem(root, root)
     if root.sha256 not in question.roots:
         hint = NO_LINE if problem else f'accepted by `trusted_roots = ["{root.sha256}"]`'
-        return failed(code, expected, f"{root.subject_cn!r} with {root.sha256}", hint)
+        return failed(check, expected, f"{root.subject_cn!r} with {root.sha256}", hint)
     if problem:
-        return failed(code, "the root signed itself", problem, NO_LINE)
-    return passed(code, expected, f"{root.subject_cn}, {root.sha256}")
+        return failed(check, "the root signed itself", problem, NO_LINE)
+    return passed(check, expected, f"{root.subject_cn}, {root.sha256}")
 
 
 def _intermediate(path: Path, links: Links) -> Step:
-    code, expected = "certificate-intermediate", "ASK or ASVK is issued by the root"
+    check, expected = "certificate-intermediate", "ASK or ASVK is issued by the root"
     if path.intermediate is None:
-        return open_(code, expected, "no ASK or ASVK was given that fits", FETCH)
+        return open_(check, expected, "no ASK or ASVK was given that fits", FETCH)
     if path.root is None:
-        return open_(code, expected, "there is no root to check it with", FETCH)
+        return open_(check, expected, "there is no root to check it with", FETCH)
     problem = links.problem(path.intermediate, path.root)
     if problem:
-        return failed(code, expected, problem, FETCH)
-    return passed(code, expected, f"{path.intermediate.subject_cn} by {path.root.subject_cn}")
+        return failed(check, expected, problem, FETCH)
+    return passed(check, expected, f"{path.intermediate.subject_cn} by {path.root.subject_cn}")
 
 
 def _key(report: SnpReport, path: Path, links: Links) -> Step:
-    code, expected = "certificate-key", "the report's key is issued by ASK or ASVK"
+    check, expected = "certificate-key", "the report's key is issued by ASK or ASVK"
     if path.key is None:
-        return open_(code, expected, f"no {report.signing_key.upper()} was given", FETCH)
+        return open_(check, expected, f"no {report.signing_key.upper()} was given", FETCH)
     if path.intermediate is None:
-        return open_(code, expected, "there is no ASK or ASVK to check it with", FETCH)
+        return open_(check, expected, "there is no ASK or ASVK to check it with", FETCH)
     wanted = SUBJECT.get(report.signing_key)
     if path.key.subject_cn != wanted:
-        return failed(code, expected, f"a certificate of {path.key.subject_cn!r}", NO_LINE)
+        return failed(check, expected, f"a certificate of {path.key.subject_cn!r}", NO_LINE)
     if path.key.is_ca or path.key.key != certificates.P384:
-        return failed(code, expected, f"a key {path.key.key} in an odd certificate", NO_LINE)
+        return failed(check, expected, f"a key {path.key.key} in an odd certificate", NO_LINE)
     problem = links.problem(path.key, path.intermediate)
     if problem:
-        return failed(code, expected, problem, FETCH)
-    return passed(code, expected, f"{wanted} by {path.intermediate.subject_cn}")
+        return failed(check, expected, problem, FETCH)
+    return passed(check, expected, f"{wanted} by {path.intermediate.subject_cn}")
 
 
 def _validity(question: Question, path: Path) -> Step:
-    code, expected = "certificate-validity", f"all valid at {question.at.isoformat()}"
+    check, expected = "certificate-validity", f"all valid at {question.at.isoformat()}"
     for item in path.present:
         if not item.valid_at(question.at):
             return failed(
-                code,
+                check,
                 expected,
                 f"{item.subject_cn} is valid from {item.not_before.isoformat()}"
                 f" to {item.not_after.isoformat()}",
                 "a fresh certificate from the service, or from the host for a VLEK",
             )
     if len(path.present) < 3:
-        return open_(code, expected, "the chain is not complete", FETCH)
-    return passed(code, expected, f"until {min(i.not_after for i in path.present).isoformat()}")
+        return open_(check, expected, "the chain is not complete", FETCH)
+    return passed(check, expected, f"until {min(i.not_after for i in path.present).isoformat()}")
 
 
 def _platform(question: Question, path: Path) -> Step:
-    code = "certificate-platform"
+    check = "certificate-platform"
     marked = any(item.simulated for item in path.present)
     expected = "a simulated platform" if question.simulated else "no mark SIMULATED"
     if not path.present:
-        return open_(code, expected, "no certificate")
+        return open_(check, expected, "no certificate")
     observed = "marked SIMULATED" if marked else "no mark SIMULATED"
     if marked == question.simulated:
-        return passed(code, expected, observed)
-    kind = "simulated" if marked else "genuine"
-    return failed(code, expected, observed, f'accepted by `platform = "{kind}"`')
+        return passed(check, expected, observed)
+    kind = "simulated" if marked else "real"
+    return failed(check, expected, observed, f'accepted by `platform = "{kind}"`')
 
 
 def _extensions(report: SnpReport, key: Certificate | None, line: str | None) -> Step:
-    code, expected = "certificate-extensions", "what AMD writes into such a certificate"
+    check, expected = "certificate-extensions", "what AMD writes into such a certificate"
     if key is None:
-        return open_(code, expected, "no certificate for the report's key")
+        return open_(check, expected, "no certificate for the report's key")
     try:
         said = vek_extensions.parse(key.extensions)
     except FormatError as error:
-        return failed(code, expected, error.message, NO_LINE)
+        return failed(check, expected, error.message, NO_LINE)
     if (report.signing_key == snp_report.VCEK) != (said.hwid is not None) or (
         report.signing_key == snp_report.VLEK
     ) != (said.csp_id is not None):
-        return failed(code, expected, "chip id or provider id where the other belongs", NO_LINE)
+        return failed(check, expected, "chip id or provider id where the other belongs", NO_LINE)
     if line is None:
-        return open_(code, expected, "the product line is not known")
+        return open_(check, expected, "the product line is not known")
     if said.struct_version != int(snp_tcb.has_fmc(line)):
-        return failed(code, expected, f"version {said.struct_version} under {line}", NO_LINE)
+        return failed(check, expected, f"version {said.struct_version} under {line}", NO_LINE)
     named = f"{said.product_name}, {said.csp_id}" if said.csp_id else said.product_name
-    return passed(code, expected, named)
+    return passed(check, expected, named)
 
 
 def _tcb(report: SnpReport, said: VekExtensions | None, line: str | None) -> Step:
-    code, expected = "certificate-tcb", "the certificate is for the reported TCB"
+    check, expected = "certificate-tcb", "the certificate is for the reported TCB"
     if said is None or line is None:
-        return open_(code, expected, "no levels to compare")
+        return open_(check, expected, "no levels to compare")
     reported = snp_tcb.decode(report.reported_tcb, line)
     observed = f"certificate {said.tcb}, report {reported}"
     if not has_tcb(report, said, line):
-        return failed(code, expected, observed, FETCH)
+        return failed(check, expected, observed, FETCH)
     if any(said.reserved) or not snp_tcb.reserved_zero(report.reported_tcb, line):
-        return failed(code, expected, "levels where none are defined", NO_LINE)
-    return passed(code, expected, str(reported))
+        return failed(check, expected, "levels where none are defined", NO_LINE)
+    return passed(check, expected, str(reported))
 
 
 def _chip(report: SnpReport, said: VekExtensions | None, line: str | None) -> Step:
-    code, expected = "certificate-chip", "the certificate is for the report's chip"
+    check, expected = "certificate-chip", "the certificate is for the report's chip"
     if said is None or line is None:
-        return open_(code, expected, "no chip id to compare")
+        return open_(check, expected, "no chip id to compare")
     if said.hwid is None:
-        return open_(code, expected, "a VLEK belongs to a provider, not to one chip")
+        return open_(check, expected, "a VLEK belongs to a provider, not to one chip")
     if not any(report.chip_id):
-        return open_(code, expected, "the host masks the chip id")
+        return open_(check, expected, "the host masks the chip id")
     wanted = 8 if snp_tcb.has_fmc(line) else 64
     if len(said.hwid) != wanted:
-        return failed(code, expected, f"a chip id of {len(said.hwid)} bytes on {line}", NO_LINE)
+        return failed(check, expected, f"a chip id of {len(said.hwid)} bytes on {line}", NO_LINE)
     if report.chip_id != said.hwid.ljust(64, b"\0"):
         observed = f"certificate {said.hwid.hex()}, report {report.chip_id.hex()}"
-        return failed(code, expected, observed, FETCH)
-    return passed(code, expected, said.hwid.hex())
+        return failed(check, expected, observed, FETCH)
+    return passed(check, expected, said.hwid.hex())
 
 
 def _signature(report: SnpReport, key: Certificate | None, links: Links) -> Step:
-    code, expected = "report-signature", "the report's bytes are signed by the certificate's key"
+    check, expected = "report-signature", "the report's bytes are signed by the certificate's key"
     problem = unsigned_problem(report)
     if problem:
-        return failed(code, expected, problem, NO_LINE)
+        return failed(check, expected, problem, NO_LINE)
     if key is None:
-        return open_(code, expected, f"no {report.signing_key.upper()} was given", FETCH)
+        return open_(check, expected, f"no {report.signing_key.upper()} was given", FETCH)
     problem = links.signature_problem(report, key)
     if problem:
-        return failed(code, expected, problem, NO_LINE)
-    return passed(code, expected, f"signed by {key.sha256}")
+        return failed(check, expected, problem, NO_LINE)
+    return passed(check, expected, f"signed by {key.sha256}")
 
 
 def unsigned_problem(report: SnpReport) -> str:

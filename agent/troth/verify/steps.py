@@ -25,16 +25,16 @@ class Step:
     hint: str = ""
 
 
-def passed(code: str, expected: str, observed: str) -> Step:
+def passed(check: str, expected: str, observed: str) -> Step:
     """A step that held."""
-    return Step(code, PASS, expected, observed)
+    return Step(check, PASS, expected, observed)
 
 
-def failed(code: str, expected: str, observed: str, hint: str = "") -> Step:
+def failed(check: str, expected: str, observed: str, hint: str = "") -> Step:
     """A step that did not hold."""
-    return Step(code, FAIL, expected, observed, hint)
+    return Step(check, FAIL, expected, observed, hint)
 
 
-def open_(code: str, expected: str, observed: str, hint: str = "") -> Step:
+def open_(check: str, expected: str, observed: str, hint: str = "") -> Step:
     """A step that could not be made."""
-    return Step(code, NOT_CHECKED, expected, observed, hint)
+    return Step(check, NOT_CHECKED, expected, observed, hint)
