@@ -324,6 +324,9 @@ class _Walk:
             if not page_mask & mask:
                 continue
             now = kinds[flags, data_type, offset != 0]
+            if flags & h.SHARED:
+                size_bytes = h.LARGE_PAGE_BYTES if flags & h.LARGE else _PAGE
+                self._notes.pages("shared page, which the host can write", gpa, size_bytes // _PAGE)
             if (
                 now == kind
                 and gpa == start + count * _PAGE
@@ -337,8 +340,6 @@ class _Walk:
             kind, start, count, data = now, gpa, 1, offset
             if flags & h.LARGE:
                 count = h.LARGE_PAGE_BYTES // _PAGE
-            if flags & h.SHARED:
-                self._notes.pages("shared page, which the host can write", gpa, count)
         self._stretch(kind, start, count, data)
 
     def _stretch(self, kind: int, gpa: int, pages: int, offset: int) -> None:
