@@ -184,7 +184,7 @@ def complete(*words: str) -> list[str]:
 @pytest.mark.tool
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash as oracle")
 def test_bash_completes():
-    assert complete("troth", "ver") == ["verity"]
+    assert complete("troth", "ver") == ["verity", "verify"]
     assert complete("troth", "verity", "") == ["format", "verify"]
     assert complete("troth", "run", "--tpm") == ["--tpm-state"]
     assert complete("troth", "run", "--firmware", "") == ["seabios", "ovmf"]
