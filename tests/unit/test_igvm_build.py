@@ -16,6 +16,7 @@ import sys
 import pytest
 
 from made_kernel import linux_bytes
+from troth.abi import bzimage
 from troth.abi.igvm import headers as h
 from troth.abi.igvm.file import open_
 from troth.abi.igvm.source import BytesSource
@@ -25,6 +26,7 @@ from troth.errors import BuildError, FormatError, UsageError
 from troth.image.igvm import build, entry, layout
 from troth.measure import igvm, igvm_kvm
 from troth.measure.vcpu import SIGNATURES
+from troth.record import replace
 
 MIB = 1 << 20
 PLAIN = {
@@ -79,7 +81,8 @@ def test_every_page_of_memory_once_and_nothing_of_the_hosts(plain):
     pages = [header for header in file.headers() if isinstance(header, h.PageData)]
     assert [page.gpa for page in pages] == [
         *range(0, 0xA0000, 4096),
-        *range(0x100000, 128 * MIB, 4096),
+        # ROM area: Linux reads it, so it must be private memory as well
+        *range(0xC0000, 128 * MIB, 4096),
     ]
     assert {page.flags for page in pages} == {0}
     special = [(page.gpa, page.data_type, page.file_offset) for page in pages if page.data_type]
@@ -90,25 +93,47 @@ def test_every_page_of_memory_once_and_nothing_of_the_hosts(plain):
 @pytest.mark.parametrize(
     ("size", "wanted"),
     [
-        ("128M", [(0, 0xA0000), (MIB, 128 * MIB)]),
-        ("2814M", [(0, 0xA0000), (MIB, 2814 * MIB)]),
+        ("128M", [(MIB, 128 * MIB)]),
+        ("2814M", [(MIB, 2814 * MIB)]),
         # 2.75 GiB: QEMU keeps 2 GiB below and puts the rest above 4 GiB
-        ("2816M", [(0, 0xA0000), (MIB, 2048 * MIB), (4096 * MIB, 4864 * MIB)]),
-        ("31G", [(0, 0xA0000), (MIB, 2048 * MIB), (4096 * MIB, 4096 * MIB + 29 * 1024 * MIB)]),
+        ("2816M", [(MIB, 2048 * MIB), (4096 * MIB, 4864 * MIB)]),
+        ("31G", [(MIB, 2048 * MIB), (4096 * MIB, 4096 * MIB + 29 * 1024 * MIB)]),
     ],
 )
 def test_memory_as_qemu_splits_it(size, wanted):
     regions = layout.ram(layout.memory_size(size))
-    assert [(region.gpa, region.end) for region in regions] == wanted
-
-
-def test_required_memory_covers_what_is_above_4_gib():
-    content = build.image(**{**PLAIN, "memory_bytes": 7 << 30})
-    headers = (header for header, _ in content)
-    found = itertools.takewhile(lambda header: not isinstance(header, h.PageData), headers)
-    assert [(item.gpa, item.size_bytes) for item in list(found)[2:]] == [
-        (0, 0xA0000), (MIB, 2047 * MIB), (4 << 30, 2 << 30), (6 << 30, 2 << 30), (8 << 30, 1 << 30),
+    assert [(region.gpa, region.end) for region in regions] == [
+        (0, 0xA0000), (0xC0000, 0xE0000), (0xE0000, MIB), *wanted,
     ]  # fmt: skip
+
+
+def test_required_memory_comes_before_the_pages_in_it():
+    """And between the kinds of QEMU's memory, so that QEMU joins no pages across them."""
+    content = build.image(**{**PLAIN, "memory_bytes": 3 << 30})
+    found, last = [], None
+    for header, _ in content:
+        if isinstance(header, h.RequiredMemory):
+            found.append((header.gpa, header.size_bytes))
+            last = header
+        elif isinstance(header, h.PageData):
+            assert last is not None
+            assert last.gpa <= header.gpa < last.gpa + last.size_bytes
+    assert found == [
+        (0, 0xA0000), (0xC0000, 0x20000), (0xE0000, 0x20000), (MIB, 2047 * MIB), (4 << 30, 1 << 30),
+    ]  # fmt: skip
+
+
+def test_required_memory_of_more_than_32_bits():
+    plan = layout.plan(
+        bzimage.setup_header(PLAIN["kernel"]),
+        kernel_bytes=1, initramfs_bytes=1, memory_bytes=7 << 30,
+    )  # fmt: skip
+    headers = iter(build.Image(replace(plan, ram=plan.ram[4:]), (), policy=0x30000))
+    assert [header for header, _ in itertools.islice(headers, 2, 5)] == [
+        h.RequiredMemory(4 << 30, 1, 2 << 30),
+        h.RequiredMemory(6 << 30, 1, 2 << 30),
+        h.RequiredMemory(8 << 30, 1, 1 << 30),
+    ]
 
 
 CHANGES = {

@@ -37,7 +37,6 @@ _LOADED_HIGH = 1
 _SETUP_CC_BLOB = 7
 _SETUP_DATA = struct.Struct("<QII")
 _BLOB = struct.Struct("<IHHQIIQII")
-_BLOB_AT = 0x40
 _BLOB_MAGIC = 0x4544_4D41  # "AMDE"
 _BLOB_VERSION = 0  # what OVMF writes; Linux does not look
 
@@ -53,7 +52,7 @@ def page(header: SetupHeader, plan: Plan, *, initramfs_bytes: int) -> bytes:
     place = plan.initramfs if initramfs_bytes else 0
     struct.pack_into("<II", out, _RAMDISK_AT, place, initramfs_bytes)
     struct.pack_into("<I", out, _CMD_LINE_AT, layout.CMDLINE)
-    struct.pack_into("<Q", out, _SETUP_DATA_AT, layout.CC_BLOB)
+    struct.pack_into("<Q", out, _SETUP_DATA_AT, layout.SETUP_DATA)
     out[_E820_ENTRIES_AT] = len(plan.e820)
     for index, region in enumerate(plan.e820):
         at = _E820_AT + index * 20
@@ -80,18 +79,19 @@ def cmdline_page(header: SetupHeader, cmdline: str) -> bytes:
     return data.ljust(layout.PAGE_BYTES, b"\0")
 
 
-def cc_blob_page() -> bytes:
-    """setup_data of type SETUP_CC_BLOB, and the blob with the places of SNP's two pages.
+def setup_data() -> bytes:
+    """The setup_data list: one entry of type SETUP_CC_BLOB, with the blob's address.
 
     By setup_data, because Linux clears ``boot_params.cc_blob_address`` before
     it looks.
     """
-    out = bytearray(layout.PAGE_BYTES)
-    _SETUP_DATA.pack_into(out, 0, 0, _SETUP_CC_BLOB, 4)
-    struct.pack_into("<I", out, _SETUP_DATA.size, layout.CC_BLOB + _BLOB_AT)
+    return _SETUP_DATA.pack(0, _SETUP_CC_BLOB, 4) + struct.pack("<I", layout.CC_BLOB)
+
+
+def cc_blob() -> bytes:
+    """The struct cc_blob_sev_info: where the secrets page and the CPUID page are."""
     size_bytes = layout.PAGE_BYTES
-    _BLOB.pack_into(
-        out, _BLOB_AT, _BLOB_MAGIC, _BLOB_VERSION, 0,
+    return _BLOB.pack(
+        _BLOB_MAGIC, _BLOB_VERSION, 0,
         layout.SECRETS, size_bytes, 0, layout.CPUID, size_bytes, 0,
     )  # fmt: skip
-    return bytes(out)

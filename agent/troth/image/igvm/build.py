@@ -60,10 +60,11 @@ class Image:
         yield h.SupportedPlatform(MASK, 0, h.SEV_SNP), b""
         yield h.GuestPolicy(self._policy, MASK), b""
         for region in self.plan.ram:
+            # Before the region's pages rather than before all: QEMU joins pages that follow
+            # each other to runs, and no run may reach over two kinds of its memory.
             for gpa in range(region.gpa, region.end, _REQUIRED_STEP_BYTES):
                 size_bytes = min(_REQUIRED_STEP_BYTES, region.end - gpa)
                 yield h.RequiredMemory(gpa, MASK, size_bytes), b""
-        for region in self.plan.ram:
             yield from self._pages(region)
         # Last: KVM measures it when the launch is finished.
         yield h.VpContext(VMSA_GPA_KVM, MASK, 0), entry.first_state()
@@ -111,7 +112,8 @@ def image(
         Piece(layout.ENTRY, entry.page(plan.kernel)),
         Piece(layout.PAGE_TABLES, entry.page_tables()),
         Piece(layout.CMDLINE, boot_params.cmdline_page(header, cmdline)),
-        Piece(layout.CC_BLOB, boot_params.cc_blob_page()),
+        Piece(layout.SETUP_DATA, boot_params.setup_data()),
+        Piece(layout.CC_BLOB, boot_params.cc_blob()),
         # CPUID and SECRETS: the secure processor fills them, so they have no bytes here.
         Piece(layout.CPUID, b""),
         Piece(layout.SECRETS, b""),

@@ -9,9 +9,10 @@ memory that the virtual machine does not have.
 Sources: QEMU ``hw/i386/pc_q35.c`` (how memory is split below and above 4 GiB);
 Linux Documentation/arch/x86/boot.rst (what must be where), Documentation/arch/
 x86/zero-page.rst, ``arch/x86/boot/compressed/pgtable_64.c`` (the trampoline at
-the end of the memory below 640 KiB) and ``arch/x86/mm/ioremap.c`` (under SEV,
-memory of type "reserved" is mapped as the host's where "ACPI" is not: the
-tables and the FACS therefore have ACPI types).
+the end of the memory below 640 KiB), ``arch/x86/mm/ioremap.c`` (under SEV,
+``memremap`` and ``ioremap`` take memory of type "reserved" for the host's, but
+not RAM and not ACPI's: what Linux maps late must have one of those types) and
+``drivers/firmware/iscsi_ibft_find.c`` (which reads the ROM area).
 """
 
 from __future__ import annotations
@@ -40,19 +41,24 @@ PAGE_TABLES = 0x3000
 """PML4, PDPT and four page directories: six pages."""
 CMDLINE = 0x9000
 """The command line with its NUL, one page."""
-CC_BLOB = 0xA000
-"""The setup_data entry and the blob it points to, one page."""
-CPUID = 0xB000
+SETUP_DATA = 0xA000
+"""The one entry of the setup_data list, one page."""
+CC_BLOB = 0xB000
+"""The blob with the places of SNP's two pages, one page."""
+CPUID = 0xC000
 """The CPUID page: filled by the host, checked by the secure processor."""
-SECRETS = 0xC000
+SECRETS = 0xD000
 """The secrets page: filled by the secure processor."""
-FACS = 0xD000
+FACS = 0xE000
 """The table that firmware and system share; Linux may write it. One page."""
-ACPI = 0xE000
+ACPI = 0xF000
 """RSDP and the tables it leads to."""
-ACPI_END = 0x12000
+ACPI_END = 0x13000
 LOW_END = 0xA0000
-"""Above it are the VGA window and the ROMs of a PC: no memory."""
+"""Above it is the VGA window, which is no memory and which nobody touches."""
+ROMS = 0xC0000
+"""Where a PC has option ROMs, up to ``BIOS``, and its BIOS, up to ``HIGH_START``: see ``ram``."""
+BIOS = 0xE0000
 HIGH_START = MIB
 
 MIN_MEMORY_BYTES = 128 * MIB
@@ -127,14 +133,23 @@ def check_memory(memory_bytes: int) -> None:
 
 
 def ram(memory_bytes: int) -> tuple[Region, ...]:
-    """The memory of a q35 machine with ``memory_bytes``, ascending, without the hole at 640 KiB.
+    """The memory of a q35 machine with ``memory_bytes``, ascending, without the VGA window.
 
     QEMU puts all of it below 4 GiB where it is less than 2.75 GiB, else 2 GiB
-    below and the rest from 4 GiB on. Raises ``UsageError`` ``igvm-memory``.
+    below and the rest from 4 GiB on. The ROM area is a region of its own for
+    the option ROMs, which to QEMU is other memory, and one for the BIOS; both
+    are reserved. Nothing is there, but Linux with CONFIG_ISCSI_IBFT_FIND (any
+    of Debian's) reads all of it where it was not started by EFI, and dies of
+    the first page that was not accepted. Raises ``UsageError`` ``igvm-memory``.
     """
     check_memory(memory_bytes)
     below_end = memory_bytes if memory_bytes < _SPLIT_FROM_BYTES else _SPLIT_AT
-    regions = [Region(0, LOW_END), Region(HIGH_START, below_end - HIGH_START)]
+    regions = [
+        Region(0, LOW_END),
+        Region(ROMS, BIOS - ROMS, E820_RESERVED),
+        Region(BIOS, HIGH_START - BIOS, E820_RESERVED),
+        Region(HIGH_START, below_end - HIGH_START),
+    ]
     if memory_bytes > below_end:
         regions.append(Region(_FOUR_GIB, memory_bytes - below_end))
     return tuple(regions)
@@ -151,7 +166,7 @@ def plan(
     Raises ``UsageError`` ``igvm-memory``, ``BuildError`` ``igvm-room``.
     """
     memory = ram(memory_bytes)
-    below_end = memory[1].end
+    below_end = memory[3].end
     kernel_end = header.pref_address + max(header.init_size_bytes, kernel_bytes)
     end = min(below_end, header.initrd_addr_max + 1)
     initramfs = (end - initramfs_bytes) // PAGE_BYTES * PAGE_BYTES
@@ -167,8 +182,9 @@ def plan(
 
 def _e820(memory: tuple[Region, ...]) -> tuple[Region, ...]:
     low = (
+        # Linux reserves the command line, boot_params and setup_data itself.
         Region(0, CC_BLOB),
-        # Read once more by every kernel that is started later, so never given out.
+        # Read again by every kernel that is started later, so never given out.
         Region(CC_BLOB, FACS - CC_BLOB, E820_RESERVED),
         Region(FACS, ACPI - FACS, E820_NVS),
         Region(ACPI, ACPI_END - ACPI, E820_ACPI),
