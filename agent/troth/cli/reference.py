@@ -106,7 +106,8 @@ def _print(findings: Sequence[Finding], stream: object = None) -> None:
     out = sys.stdout if stream is None else sys.stderr
     for item in findings:
         code = f" [{item.code}]" if item.code else ""
-        print(f"{item.verdict:<11} {item.name}{code}: {_safe(item.detail)}", file=out)
+        detail = f": {item.detail}" if item.detail else ""
+        print(_safe(f"{item.verdict:<11} {item.name}{code}{detail}"), file=out)
 
 
 def _safe(text: str) -> str:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from troth.abi import snp_policy
 from troth.cli import reference_file
 from troth.documents import reference_document, reference_values_json, strict
 from troth.documents.reference_values import launch_cmdline
+from troth.errors import FormatError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,8 +108,17 @@ def _launch(value: LaunchValue, *, revoked: bool) -> Iterator[str]:
     rooted = "roots the boot chain" if value.roots_boot_chain else "does NOT root the boot chain"
     yield f"            covers {', '.join(value.covers) or 'nothing of the image'}: {rooted}"
     yield f"            ACPI: {_AML.get(value.acpi_aml, value.acpi_aml)}"
+    for text in _policy_notes(value.policy):
+        yield f"            WARNING: {text}"
     if value.experimental:
         yield f"            experimental: {value.experimental}"
+
+
+def _policy_notes(policy: int) -> tuple[str, ...]:
+    try:
+        return snp_policy.warnings(snp_policy.parse(policy))
+    except FormatError as error:
+        return (error.message,)
 
 
 def _size(size_bytes: int) -> str:

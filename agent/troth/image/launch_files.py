@@ -129,16 +129,13 @@ def _of_firmware(
         ) from None
     document = launch_values.parameters_document(parameters)
     (stage / launch_values.PARAMETERS_FILE).write_bytes(launch_parameters.print_(document))
-    return tuple(
-        launch_values.of_ovmf(
-            parameters,
-            name=path.name,
-            kernel_sha256=bytes.fromhex(_sha256(stage / "vmlinuz")),
-            initramfs_sha256=bytes.fromhex(_sha256(stage / "initramfs")),
-            policy=policy,
-            launch=manifest.launch,
-        )
+    boot = launch_values.DirectBoot(
+        firmware=parameters,
+        name=path.name,
+        kernel_sha256=bytes.fromhex(_sha256(stage / "vmlinuz")),
+        initramfs_sha256=bytes.fromhex(_sha256(stage / "initramfs")),
     )
+    return tuple(launch_values.of_ovmf(boot, policy=policy, launch=manifest.launch))
 
 
 def _check_count(manifest: Manifest, policy: Policy) -> None:

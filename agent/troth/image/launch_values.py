@@ -8,6 +8,7 @@ what somebody said of it. Sources: ``measure.igvm``, ``measure.direct_boot``.
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from troth.abi import kernel_hashes
@@ -18,17 +19,15 @@ from troth.errors import BuildError
 from troth.image import reference
 from troth.measure import direct_boot, igvm
 from troth.measure.vcpu import SIGNATURES
-from troth.record import record
+from troth.record import record, replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from troth.abi.kernel_hashes import KernelHashes
     from troth.documents.launch_parameters import FirmwareParameters
     from troth.documents.policy import Policy
     from troth.image.inputs.manifest_records import Launch
-    from troth.measure.igvm import Measured
 
 #: What of the firmware its digests depend on, in the bundle: no firmware is needed later.
 PARAMETERS_FILE = "firmware-parameters.json"
@@ -82,53 +81,58 @@ def of_igvm(
     """
     kinds = by_signature(cpu_types) if shape.vcpus > 1 else {0: ()}
     for signature, names in kinds.items():
-        measured = measure_igvm(
-            folder / shape.file, vcpus=shape.vcpus, signature=signature if names else None
-        )
-        yield LaunchValue(
-            digest=measured.digest.hex(),
-            kind="igvm",
-            platform="direct",
-            file=shape.file,
-            ovmf_hash="",
-            form="plain",
-            cmdline=policy.cmdline,
-            vcpus=shape.vcpus,
-            cpu_types=names,
-            vcpu_signature=signature,
-            memory_bytes=shape.memory_bytes,
-            vmm="qemu",
-            guest_features=measured.vmsas[0].sev_features,
-            policy=measured.policy or 0,
-            acpi_aml="off" if policy.acpi_aml == "off" else "measured-tables",
-            covers=COVERED,
-            experimental=EXPERIMENTAL,
-        )
+        yield igvm_value(folder, shape, policy=policy, cpu_types=names, signature=signature)
 
 
-def measure_igvm(path: Path, *, vcpus: int, signature: int | None) -> Measured:
-    """What a launch of the file at ``path`` measures; ``FormatError``, ``OSError``."""
+def igvm_value(
+    folder: Path, shape: Shape, *, policy: Policy, cpu_types: tuple[str, ...], signature: int
+) -> LaunchValue:
+    """The value of one file on one kind of processor, () for any; ``FormatError``, ``OSError``."""
+    path = folder / shape.file
     with path.open("rb") as file:
         source = igvm_file.FileSource(file.fileno(), where=str(path))
-        return igvm.measure(
-            igvm_file.open_(source), platform="sev-snp", vcpus=vcpus, vcpu_signature=signature
+        measured = igvm.measure(
+            igvm_file.open_(source),
+            platform="sev-snp",
+            vcpus=shape.vcpus,
+            vcpu_signature=signature if cpu_types else None,
         )
+    return LaunchValue(
+        digest=measured.digest.hex(),
+        kind="igvm",
+        platform="direct",
+        file=shape.file,
+        ovmf_hash="",
+        form="plain",
+        cmdline=policy.cmdline,
+        vcpus=shape.vcpus,
+        cpu_types=cpu_types,
+        vcpu_signature=signature,
+        memory_bytes=shape.memory_bytes,
+        vmm="qemu",
+        guest_features=measured.vmsas[0].sev_features if measured.vmsas else 0,
+        policy=measured.policy or 0,
+        acpi_aml="off" if policy.acpi_aml == "off" else "measured-tables",
+        covers=COVERED,
+        experimental=EXPERIMENTAL,
+    )
 
 
-def of_ovmf(
-    firmware: FirmwareParameters,
-    *,
-    name: str,
-    kernel_sha256: bytes,
-    initramfs_sha256: bytes,
-    policy: Policy,
-    launch: Launch,
-) -> Iterator[LaunchValue]:
-    """The values of direct boots with the firmware called ``name``.
+@record
+class DirectBoot:
+    """What digests with one firmware are made of: ``name`` of the firmware, digests of files."""
 
-    One for each accepted command line, number and kind of processors, and
-    features. Raises ``BuildError`` ``reference-form`` where PID 1 would refuse
-    every command line that OVMF makes.
+    firmware: FirmwareParameters
+    name: str
+    kernel_sha256: bytes
+    initramfs_sha256: bytes
+
+
+def of_ovmf(boot: DirectBoot, *, policy: Policy, launch: Launch) -> Iterator[LaunchValue]:
+    """The values of direct boots: of each accepted command line, number and kind of processors.
+
+    Raises ``BuildError`` ``reference-form`` where PID 1 would refuse every
+    command line that OVMF makes; ``FormatError`` ``firmware-hashes``.
     """
     texts = [text for form, text in reference.cmdlines(policy) if form == "ovmf-direct"]
     if not texts:
@@ -137,51 +141,70 @@ def of_ovmf(
             "the policy accepts no command line that OVMF has appended to",
             hint="leave [launch] ovmf out, or accept the form ovmf-direct",
         )
-    for text in texts:
-        hashes = _hashes(text, kernel_sha256, initramfs_sha256)
-        for vcpus in launch.vcpus:
-            for signature, names in by_signature(launch.cpu_types).items():
-                for features in launch.guest_features:
-                    processors = Processors(vcpus, signature, names[0], "qemu", features)
-                    yield LaunchValue(
-                        digest=direct_boot.digest(firmware, processors, kernel=hashes).hex(),
-                        kind="ovmf",
-                        platform="direct",
-                        file=name,
-                        ovmf_hash=firmware.ovmf_hash.hex(),
-                        form="ovmf-direct",
-                        cmdline=text,
-                        vcpus=vcpus,
-                        cpu_types=names,
-                        vcpu_signature=signature,
-                        memory_bytes=0,
-                        vmm="qemu",
-                        guest_features=features,
-                        policy=launch.policy,
-                        acpi_aml=policy.acpi_aml,
-                        covers=COVERED[:3],
-                        experimental="",
-                    )
+    kinds = by_signature(launch.cpu_types).items()
+    for text, vcpus, (signature, names), features in itertools.product(
+        texts, launch.vcpus, kinds, launch.guest_features
+    ):
+        processors = Processors(vcpus, signature, names[0], "qemu", features)
+        yield ovmf_value(
+            boot, processors, cmdline=text, cpu_types=names, policy=policy, guest=launch.policy
+        )
+
+
+def ovmf_value(
+    boot: DirectBoot,
+    processors: Processors,
+    *,
+    cmdline: str,
+    cpu_types: tuple[str, ...],
+    policy: Policy,
+    guest: int,
+) -> LaunchValue:
+    """The value of one direct boot whose guest will see ``cmdline``; ``guest``: its SNP policy."""
+    hashes = kernel_hashes.KernelHashes(
+        kernel=boot.kernel_sha256,
+        initrd=boot.initramfs_sha256,
+        # QEMU hashes what it was given, before OVMF appends to it.
+        cmdline=kernel_hashes.cmdline_sha256(cmdline.removesuffix(OVMF_WORDS)),
+    )
+    return LaunchValue(
+        digest=direct_boot.digest(boot.firmware, processors, kernel=hashes).hex(),
+        kind="ovmf",
+        platform="direct",
+        file=boot.name,
+        ovmf_hash=boot.firmware.ovmf_hash.hex(),
+        form="ovmf-direct",
+        cmdline=cmdline,
+        vcpus=processors.vcpus,
+        cpu_types=cpu_types,
+        vcpu_signature=processors.signature or 0,
+        memory_bytes=0,
+        vmm=processors.vmm,
+        guest_features=processors.guest_features,
+        policy=guest,
+        acpi_aml=policy.acpi_aml,
+        covers=COVERED[:3],
+        experimental="",
+    )
 
 
 def again(
-    value: LaunchValue,
-    folder: Path,
-    *,
-    firmware: FirmwareParameters | None,
-    kernel_sha256: bytes,
-    initramfs_sha256: bytes,
-) -> str:
-    """The digest of ``value``'s launch, computed from the bundle in ``folder``, in hex.
+    value: LaunchValue, folder: Path, *, policy: Policy, boot: DirectBoot | None
+) -> LaunchValue:
+    """``value`` as the bundle in ``folder`` gives it under the same conditions.
 
-    ``firmware``: of the bundle, for values of kind "ovmf", whose absence
-    is a ``BuildError`` ``reference-firmware``.
+    ``boot``: for values of kind "ovmf"; without it ``BuildError``
+    ``reference-firmware``. The guest policy of a direct boot is nobody's to compute.
     """
     if value.kind == "igvm":
-        signature = value.vcpu_signature if value.cpu_types else None
-        measured = measure_igvm(folder / value.file, vcpus=value.vcpus, signature=signature)
-        return measured.digest.hex()
-    if firmware is None:
+        return igvm_value(
+            folder,
+            Shape(value.file, value.vcpus, value.memory_bytes),
+            policy=policy,
+            cpu_types=value.cpu_types,
+            signature=value.vcpu_signature,
+        )
+    if boot is None:
         raise BuildError("reference-firmware", f"the bundle holds no {PARAMETERS_FILE}")
     processors = Processors(
         value.vcpus,
@@ -190,16 +213,13 @@ def again(
         value.vmm,
         value.guest_features,
     )
-    hashes = _hashes(value.cmdline, kernel_sha256, initramfs_sha256)
-    return direct_boot.digest(firmware, processors, kernel=hashes).hex()
-
-
-def _hashes(cmdline: str, kernel_sha256: bytes, initramfs_sha256: bytes) -> KernelHashes:
-    """The hashes that QEMU writes for a guest that will see ``cmdline``."""
-    return kernel_hashes.KernelHashes(
-        kernel=kernel_sha256,
-        initrd=initramfs_sha256,
-        cmdline=kernel_hashes.cmdline_sha256(cmdline.removesuffix(OVMF_WORDS)),
+    return ovmf_value(
+        replace(boot, name=value.file),
+        processors,
+        cmdline=value.cmdline,
+        cpu_types=value.cpu_types,
+        policy=policy,
+        guest=value.policy,
     )
 
 

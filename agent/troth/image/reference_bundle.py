@@ -17,17 +17,17 @@ from troth.errors import FormatError, TrothError, UsageError
 from troth.image import launch_files, launch_values, reference
 from troth.image.build import image_name
 from troth.image.hashing import verity_image
-from troth.image.launch_values import PARAMETERS_FILE, Shape
+from troth.image.launch_values import PARAMETERS_FILE, DirectBoot, Shape
 from troth.image.packing import initramfs, initramfs_file
 from troth.image.packing.module_closure import SIGNATURE_MAGIC
 from troth.measure import direct_boot
+from troth.measure.vcpu import SIGNATURES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from troth.documents.finding import Finding
-    from troth.documents.launch_parameters import FirmwareParameters
     from troth.documents.policy import Policy
     from troth.documents.reference_values import LaunchValue, ReferenceValues
 
@@ -108,7 +108,7 @@ def _policy(values: ReferenceValues, policy: Policy, data: bytes) -> Iterator[Fi
         ("vtpm_kind", policy.vtpm_kind),
         ("platform", reference.platform(policy)),
     ):
-        yield _equal(name, getattr(values, name), found)
+        yield _equal(f"stated {name}", getattr(values, name), found)
     volumes = tuple((item.name, item.verity.root_hash) for item in policy.volumes)
     yield _equal("root hashes of the policy", values.root_hashes, volumes)
 
@@ -163,11 +163,11 @@ def _cases(values: ReferenceValues, policy: Policy, policy_bytes: bytes) -> Iter
 def _launches(
     folder: Path, values: ReferenceValues, policy: Policy, digests: dict[str, str]
 ) -> Iterator[Finding]:
-    firmware, trouble = _firmware(folder, values)
+    boot, trouble = _direct_boot(folder, values, digests)
     if trouble is not None:
         yield trouble
     for value in values.launch:
-        yield _launch(folder, value, firmware=firmware, digests=digests)
+        yield _launch(folder, value, policy=policy, boot=boot)
     shapes = {
         value.file: (Shape(value.file, value.vcpus, value.memory_bytes), value.policy)
         for value in values.launch
@@ -187,52 +187,47 @@ def _launches(
             yield _differs(f"launch digest of {name}", "none is stated")
 
 
-def _firmware(
-    folder: Path, values: ReferenceValues
-) -> tuple[FirmwareParameters | None, Finding | None]:
-    """The parameters that stand for the firmware, proved to agree with themselves."""
+def _direct_boot(
+    folder: Path, values: ReferenceValues, digests: dict[str, str]
+) -> tuple[DirectBoot | None, Finding | None]:
+    """What stands for the firmware, proved to agree with itself; None where it is not there."""
     if all(value.kind != "ovmf" for value in values.launch):
         return None, None
+    path = folder / PARAMETERS_FILE
     try:
-        document = launch_parameters.parse(
-            _read(folder / PARAMETERS_FILE), where=str(folder / PARAMETERS_FILE)
-        )
-        direct_boot.check(document, where=PARAMETERS_FILE)
+        document = launch_parameters.parse(_read(path), where=str(path))
+        direct_boot.check(document, where=str(path))
     except FormatError as error:
-        return None, finding.failed("firmware", error.code, error.message)
+        return None, finding.failed("firmware parameters", error.code, error.message)
     except OSError:
-        return None, None
-    return document.firmware, None
+        return None, None  # each launch that needs it says so
+    return DirectBoot(
+        firmware=document.firmware,
+        name="",
+        kernel_sha256=bytes.fromhex(digests.get("vmlinuz") or "00" * 32),
+        initramfs_sha256=bytes.fromhex(digests.get("initramfs") or "00" * 32),
+    ), None
 
 
 def _launch(
-    folder: Path,
-    value: LaunchValue,
-    *,
-    firmware: FirmwareParameters | None,
-    digests: dict[str, str],
+    folder: Path, value: LaunchValue, *, policy: Policy, boot: DirectBoot | None
 ) -> Finding:
     name = f"launch {value.digest[:16]}"
-    detail = f"{value.kind} {value.file}, {value.vcpus} vCPU"
-    if (
-        value.kind == "ovmf"
-        and firmware is not None
-        and firmware.ovmf_hash.hex() != value.ovmf_hash
-    ):
-        return _differs(name, "the bundle's firmware parameters are of another one")
+    for cpu_type in value.cpu_types:
+        if SIGNATURES.get(cpu_type) != value.vcpu_signature:
+            return _differs(name, f"{cpu_type} does not have the signature stated for it")
     try:
-        found = launch_values.again(
-            value,
-            folder,
-            firmware=firmware,
-            kernel_sha256=bytes.fromhex(digests.get("vmlinuz") or "00" * 32),
-            initramfs_sha256=bytes.fromhex(digests.get("initramfs") or "00" * 32),
-        )
+        found = launch_values.again(value, folder, policy=policy, boot=boot)
     except OSError as error:
         return _differs(name, f"{value.file}: {error.strerror}")
     except TrothError as error:
         return finding.failed(name, error.code, error.message)
-    return _equal(name, value.digest, found, detail=detail)
+    for field in value.__match_args__:
+        stated, computed = getattr(value, field), getattr(found, field)
+        # Experience with hardware is not computed.
+        if stated != computed and field != "experimental":
+            return _differs(name, f"{field}: stated {_short(stated)}, found {_short(computed)}")
+    return finding.passed(name, f"{value.kind} {value.file}, {value.vcpus} vCPU")
 
 
 def _content(
