@@ -150,13 +150,9 @@ def open_(
     """
     copy = _copied(page)
     found, size_bytes = _read(copy)
-    for code, what, value, wanted in (
-        ("guest-message-sequence", "number", found.sequence, expected.sequence),
-        ("guest-message-type", "type", found.kind, expected.kind),
-        ("guest-message-version", "version", found.version, expected.version),
-    ):
-        if value != wanted:
-            raise FormatError(code, f"the message has {what} {value}, expected is {wanted}")
+    _same("guest-message-sequence", "number", found.sequence, expected.sequence)
+    _same("guest-message-type", "type", found.kind, expected.kind)
+    _same("guest-message-version", "version", found.version, expected.version)
     _check_length(size_bytes, max_payload_bytes)
     _check_form(copy, found, vmpcks=range(expected.vmpck, expected.vmpck + 1))
     ciphertext = copy[HEADER_BYTES : HEADER_BYTES + size_bytes]
@@ -196,6 +192,11 @@ def _copied(page: bytes) -> bytes:
 def _read(copy: bytes) -> tuple[Header, int]:
     _, _, sequence, _, _, _, _, kind, version, size_bytes, _, vmpck, _ = _HEADER.unpack_from(copy)
     return Header(sequence, kind, version, vmpck), size_bytes
+
+
+def _same(code: str, what: str, value: int, wanted: int) -> None:
+    if value != wanted:
+        raise FormatError(code, f"the message has {what} {value}, expected is {wanted}")
 
 
 def _check_length(size_bytes: int, limit_bytes: int) -> None:
