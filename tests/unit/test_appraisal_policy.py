@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from datetime import date
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,13 +15,16 @@ from hypothesis import strategies as st
 
 from troth.abi.snp_tcb import Tcb
 from troth.cli import verify_policy
-from troth.documents import appraisal_policy_toml, check_names, tcb_floors
+from troth.documents import appraisal_policy, appraisal_policy_toml, check_names, tcb_floors
 from troth.documents.appraisal_policy import AppraisalPolicy, KeyPin, OneOf
 from troth.errors import UsageError
 from troth.verify.policy_text import policy_text
 
 SMALLEST = 'schema = "troth-verify-policy-v1"\nplatform = "real"\n'
 STRICT = policy_text(permissive=False, simulated=False, unprotected_acpi=False)
+KEYS_BUT_REQUIRED = {
+    name: keys for name, keys in appraisal_policy_toml.KEYS.items() if name != "required"
+}
 FLOOR = "[tcb.Milan]\nsource='x'\ndated=2026-01-01\n"
 A, B, ZERO = "aa" * 48, "bb" * 48, "00" * 48
 
@@ -247,6 +252,31 @@ def test_every_key_stands_in_the_written_policy():
         own = tree if not table else tree["tcb"]["Genoa"] if table == "tcb.*" else tree[table]
         for key in keys:
             assert key in own or f"# {key} = " in STRICT or f"{key} = 0x" in STRICT, (table, key)
+
+
+def test_every_key_stands_on_the_page():
+    page = Path(__file__).parents[2] / "docs/formats.md"
+    text = page.read_text("utf-8").partition("## Verification policy")[2].partition("\n## ")[0]
+    found, table = {"": []}, ""
+    for line in text.splitlines():
+        if line.startswith("`["):
+            table = line.partition("]")[0].removeprefix("`[").replace("tcb.KIND", "tcb.*")
+            found[table] = []
+        if line.startswith("| `"):
+            found[table] += re.findall(r"`([^`]+)`", line.split(" | ")[0])
+    del found["required"]
+    assert found == {name: list(keys) for name, keys in KEYS_BUT_REQUIRED.items()}
+    for name in (*tcb_floors.SILICON, *appraisal_policy.ACPI_AML):
+        assert f"`{name}`" in text
+
+
+def test_warnings_are_on_the_page():
+    page = Path(__file__).parents[2]
+    written = re.findall(
+        r"^\| \*([a-z-]+)\* \|", (page / "docs/checks.md").read_text(), re.MULTILINE
+    )
+    source = (page / "agent/troth/verify/appraise.py").read_text("utf-8")
+    assert sorted(written) == sorted(re.findall(r'Notice\(\s*"([a-z-]+)"', source))
 
 
 def test_permissive_simulated_and_acpi():

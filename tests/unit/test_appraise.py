@@ -353,6 +353,10 @@ def test_warnings():
     young = with_line(text, "[tcb.Genoa] dated = 2025-12-03")
     assert judge(made.base_report(), young).warnings == ()
     assert judge(made.base_report(), old).overall == "pass"
+    brief = made_pki.Pki("Genoa", vek={"days": (-300, 20)})
+    found = judge(brief.report(**FIELDS), made.policy_text(brief), given=made.collected(brief))
+    assert [w.name for w in found.warnings] == ["certificate-expiring"]
+    assert found.overall == "pass"
     bits = with_line(text, "[platform_info] unknown_bits = true")
     report = signed(platform_info=FIELDS["platform_info"] | 1 << 9)
     assert [w.name for w in judge(report, bits).warnings] == ["platform-bits"]

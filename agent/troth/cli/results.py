@@ -29,7 +29,7 @@ def exit_status(judged: Result, *, accept_simulated: bool) -> int:
     """0 where no check failed and every required one passed, and the platform is real."""
     if judged.overall == FAIL:
         return 1
-    return 0 if judged.platform == "real" or accept_simulated else 1
+    return 0 if judged.platform == result.REAL or accept_simulated else 1
 
 
 def show(judged: Result, *, as_json: bool) -> None:

@@ -10,6 +10,7 @@ docs/formats.md, "Verification policy").
 from __future__ import annotations
 
 from troth.documents import check_names
+from troth.documents.result import REAL
 from troth.record import record
 
 TYPE_CHECKING = False
@@ -19,10 +20,6 @@ if TYPE_CHECKING:
     from troth.documents.tcb_floors import Floor
 
 SCHEMA = "troth-verify-policy-v1"
-
-REAL = "real"
-SIMULATED = "simulated"
-PLATFORMS = (REAL, SIMULATED)
 
 #: A published attack takes the signing secret out of these chips by software alone.
 DENIED_BY_DEFAULT = ("Milan",)

@@ -13,7 +13,7 @@ import re
 
 from troth.abi import snp_tcb
 from troth.documents import appraisal_policy as policy_of
-from troth.documents import check_names, tcb_floors
+from troth.documents import check_names, result, tcb_floors
 from troth.documents.appraisal_policy import (
     AppraisalPolicy,
     GuestPolicy,
@@ -62,9 +62,9 @@ def parse(data: bytes, *, where: str) -> AppraisalPolicy:
     top.need("schema")
     top.text("schema", allowed=(policy_of.SCHEMA,))
     top.need("platform")
-    platform = top.text("platform", allowed=policy_of.PLATFORMS)
+    platform = top.text("platform", allowed=result.PLATFORMS)
     roots = top.digests("trusted_roots", size_bytes=32)
-    if platform == policy_of.SIMULATED and not roots:
+    if platform == result.SIMULATED and not roots:
         raise top.fail(
             "trusted_roots",
             "must name the root of the simulated platform",

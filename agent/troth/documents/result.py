@@ -28,7 +28,9 @@ PARTIAL = "partial"
 PASS_SIMULATED = "pass-simulated"  # noqa: S105 - likewise
 OVERALL = (PASS, FAIL, PARTIAL, PASS_SIMULATED)
 
-PLATFORMS = ("real", "simulated")
+REAL = "real"
+SIMULATED = "simulated"
+PLATFORMS = (REAL, SIMULATED)
 SUBJECTS = ("snp-report", "evidence")
 
 MAX_BYTES = 1 << 20
@@ -107,7 +109,7 @@ def overall(checks: Iterable[Check], *, permissive: bool, platform: str) -> str:
             return FAIL
     if permissive:
         return PARTIAL
-    return PASS if platform == "real" else PASS_SIMULATED
+    return PASS if platform == REAL else PASS_SIMULATED
 
 
 def print_(result: Result) -> bytes:

@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING
 
 from troth.abi import snp_report, snp_tcb
 from troth.documents import appraisal_policy, check_names, tcb_floors
-from troth.documents.result import FAIL, NOT_CHECKED, Notice, Result, Subject, overall
+from troth.documents.result import (
+    FAIL,
+    NOT_CHECKED,
+    REAL,
+    SIMULATED,
+    Notice,
+    Result,
+    Subject,
+    overall,
+)
 from troth.verify.chain import chain
 from troth.verify.checks_guest import guest_checks
 from troth.verify.checks_image import image_checks
@@ -31,13 +40,16 @@ if TYPE_CHECKING:
     from troth.verify.chain import ChainResult
     from troth.verify.endorsements import Endorsements
 
+#: Certificates that live shorter than this are warned about.
+EXPIRY_DAYS = 30
+
 _SIGNERS = (snp_report.VCEK, snp_report.VLEK)
 
 
 def trusted_roots(policy: AppraisalPolicy) -> tuple[str, ...]:
     """SHA-256, in hex, of the roots that count: the policy's, and AMD's for real platforms."""
     own = tuple(digest.hex() for digest in policy.trusted_roots)
-    if policy.platform == appraisal_policy.SIMULATED:
+    if policy.platform == SIMULATED:
         return own
     return (*AMD_ROOTS.values(), *own)
 
@@ -51,7 +63,7 @@ def judge_chain(
         endorsements,
         roots=trusted_roots(policy),
         at=datetime.fromtimestamp(at, UTC),
-        simulated=policy.platform == appraisal_policy.SIMULATED,
+        simulated=policy.platform == SIMULATED,
     )
 
 
@@ -80,7 +92,7 @@ def appraise(
     for check in check_names.CHECKS:
         if check.group == check_names.EVIDENCE:
             findings.skip(check.name, expected="evidence, not a report alone")
-    platform = appraisal_policy.SIMULATED if judged.simulated else appraisal_policy.REAL
+    platform = SIMULATED if judged.simulated else REAL
     return Result(
         subject=Subject("snp-report", hashlib.sha256(report.raw).hexdigest()),
         at=at,
@@ -140,7 +152,7 @@ def _certificate_checks(findings: Findings, judged: ChainResult) -> None:
     for step in judged.steps:
         hint = step.hint
         if step.code == "certificate-platform" and step.verdict == FAIL:
-            seen = appraisal_policy.SIMULATED if judged.simulated else appraisal_policy.REAL
+            seen = SIMULATED if judged.simulated else REAL
             hint = accepts("platform", f'"{seen}"')
         if step.code == "certificate-chip" and step.verdict == NOT_CHECKED:
             hint = accepts("masked_chip_id", "true")
@@ -171,6 +183,7 @@ def _notices(
     report: SnpReport, judged: ChainResult, policy: AppraisalPolicy, *, at: int
 ) -> tuple[Notice, ...]:
     found = []
+    moment = datetime.fromtimestamp(at, UTC)
     if policy.permissive:
         found.append(Notice("permissive", "guest, platform and image were not looked at"))
     if judged.simulated:
@@ -187,7 +200,7 @@ def _notices(
     kind = silicon(report, judged.product)
     floor = policy.tcb.get(kind) if kind is not None else None
     if floor is not None:
-        days = (datetime.fromtimestamp(at, UTC).date() - floor.dated).days
+        days = (moment.date() - floor.dated).days
         if days > tcb_floors.MAX_AGE_DAYS:
             found.append(
                 Notice(
@@ -195,6 +208,11 @@ def _notices(
                     f"the floor for {kind} is {days} days old: read AMD's newer bulletins",
                 )
             )
+    for item in (judged.vek, judged.intermediate, judged.root):
+        days = (item.not_after - moment).days if item is not None else EXPIRY_DAYS
+        if item is not None and 0 <= days < EXPIRY_DAYS:
+            text = f"the certificate of {item.subject_cn} expires in {days} days: get a fresh one"
+            found.append(Notice("certificate-expiring", text))
     if report.unknown_platform_info:
         found.append(
             Notice(

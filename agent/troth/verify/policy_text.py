@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from troth.abi import snp_tcb
 from troth.documents import appraisal_policy as policy_of
-from troth.documents import tcb_floors
+from troth.documents import result, tcb_floors
 
 if TYPE_CHECKING:
     from troth.abi.snp_tcb import Tcb
@@ -127,7 +127,7 @@ def policy_text(*, permissive: bool, simulated: bool, unprotected_acpi: bool) ->
     parts = [
         _HEAD.format(
             schema=policy_of.SCHEMA,
-            platform=policy_of.SIMULATED if simulated else policy_of.REAL,
+            platform=result.SIMULATED if simulated else result.REAL,
             permissive=str(permissive).lower(),
             masked=str(permissive).lower(),
             roots="[]  # put the simulated platform's root here" if simulated else "[]",
