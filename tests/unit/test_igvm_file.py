@@ -350,6 +350,11 @@ def test_too_many_pages_are_refused_in_time():
     assert code(snp(*large)) == "igvm-limit"
 
 
+def test_too_many_other_headers_are_refused():
+    others = made.packed(*made.memory()) * (1 << 16)
+    assert code(made.made([made.platform(), others], bytes(PAGE))) == "igvm-limit"
+
+
 def test_a_file_that_shrinks(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(made.linux(4))

@@ -45,7 +45,7 @@ _HEAD = struct.Struct("<II")
 # type and length as one number, then the body of PAGE_DATA
 _PAGE = struct.Struct("<QQIIIHH")
 _PAGE_TAG = h.PAGE_DATA_TYPE | 24 << 32
-_FEWEST, _MOST = 16, 8192
+_FEWEST, _MOST = 4, 8192
 _VBS_REGISTER_BYTES = 32
 _MAX_VBS_REGISTERS = 4096
 _ASCII_ZERO = ord("0")
@@ -192,7 +192,7 @@ class IgvmFile:
                 raise rules.error("igvm-header-bounds", "the headers end within a header", at)
             return None
         kind, length = _HEAD.unpack_from(chunk, used)
-        where = rules.error("", "", at).where
+        where = rules.place(at)
         wanted = h.body_bytes(kind, where=where)
         if length != wanted:
             raise rules.error(

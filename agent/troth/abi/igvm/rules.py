@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 MAX_PAGES = 1 << 24
 """Pages one file places (64 GiB); the time to measure it grows with them."""
 
+MAX_OTHERS = 1 << 16
+"""Headers that are not PAGE_DATA: real files have some dozens, and each takes its time."""
+
 MAX_AREAS = 4096
 MAX_AREA_BYTES = 64 << 20
 MAX_GPA = 1 << 52
@@ -80,11 +83,15 @@ class Rules:
         self._once: dict[type, int] = {}
         self._coverage = Coverage()
         self._pages = 0
+        self._others = 0
+
+    def place(self, at: int) -> str:
+        """Where the header at file offset ``at`` is, for errors."""
+        return f"{self._where}: header at {at:#x}" if self._where else f"header at {at:#x}"
 
     def error(self, code: str, message: str, at: int) -> FormatError:
         """The error ``code`` about the header at file offset ``at``."""
-        place = f"header at {at:#x}"
-        return FormatError(code, message, where=f"{self._where}: {place}" if self._where else place)
+        return FormatError(code, message, where=self.place(at))
 
     def section(self, kind: int, at: int) -> None:
         """A header of type ``kind`` comes next: platform, initialisation, then directives."""
@@ -96,6 +103,9 @@ class Rules:
 
     def header(self, header: h.Header, at: int) -> None:
         """Check the next header, any but PAGE_DATA."""
+        self._others += 1
+        if self._others > MAX_OTHERS:
+            raise self.error("igvm-limit", f"more than {MAX_OTHERS} headers beside pages", at)
         match header:
             case h.SupportedPlatform():
                 self._platform(header, at)
