@@ -138,8 +138,8 @@ def ram(memory_bytes: int) -> tuple[Region, ...]:
     QEMU puts all of it below 4 GiB where it is less than 2.75 GiB, else 2 GiB
     below and the rest from 4 GiB on. The ROM area is a region of its own for
     the option ROMs, which to QEMU is other memory, and one for the BIOS; both
-    are reserved. Nothing is there, but Linux with CONFIG_ISCSI_IBFT_FIND (any
-    of Debian's) reads all of it where it was not started by EFI, and dies of
+    are reserved. Nothing is there, but Linux with CONFIG_ISCSI_IBFT_FIND, such
+    as Debian's, reads all of it where it was not started by EFI, and dies of
     the first page that was not accepted. Raises ``UsageError`` ``igvm-memory``.
     """
     check_memory(memory_bytes)
