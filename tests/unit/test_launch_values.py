@@ -21,7 +21,7 @@ from troth.abi.igvm.file import FileSource, open_
 from troth.documents import finding, policy_json, reference_values_json
 from troth.documents.reference_values import launch_cmdline
 from troth.errors import BuildError, FormatError, UsageError
-from troth.image import launch_files, launch_values, reference_bundle
+from troth.image import launch_files, launch_values, reference, reference_bundle
 from troth.image.inputs import manifest
 from troth.record import replace
 
@@ -230,14 +230,18 @@ def test_flags_are_computed(ovmf, changes):
     assert failures(folder, other) == {"flags": "reference-differs"}
 
 
-def test_an_unsigned_module_and_notests_are_flagged(tmp_path):
+@pytest.mark.parametrize(
+    ("word", "off"),
+    [("cryptomgr.notests", True), ("cryptomgr.notests=1", True), ("cryptomgr.notests=Y", True),
+     ("cryptomgr.notests=on", True), ("cryptomgr.notests=", True), ("cryptomgr.notests=0", False),
+     ("cryptomgr.notests=N", False), ("cryptomgr.notests=off", False), ("quiet", False),
+     ("x.cryptomgr.notests", False)],
+)  # fmt: skip
+def test_an_unsigned_module_and_notests_are_flagged(word, off):
     """S42: the flag comes from the command line that is measured."""
-    values = made_bundle.make(tmp_path / "out", variable={"cryptomgr.notests": ("1",)})
-    assert not values.flags.cryptomgr_notests
-    made = made_bundle.policy(vtpm="none")
-    made = replace(made, cmdline="quiet cryptomgr.notests")
-    assert launch_values.reference.flags(made, unsigned_modules=True).cryptomgr_notests
-    assert launch_values.reference.flags(made, unsigned_modules=True).unsigned_modules
+    made = replace(made_bundle.policy(vtpm="none"), cmdline=f"a {word}", cmdline_forms=("plain",))
+    assert reference.flags(made, unsigned_modules=True).cryptomgr_notests is off
+    assert reference.flags(made, unsigned_modules=True).unsigned_modules
 
 
 def test_firmware_that_cannot_measure_a_kernel(tmp_path):

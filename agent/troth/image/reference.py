@@ -67,7 +67,7 @@ def flags(policy: Policy, *, unsigned_modules: bool) -> Flags:
     options = {word for volume in policy.volumes for word in volume.verity.options}
     return Flags(
         acpi_aml=policy.acpi_aml,
-        cryptomgr_notests="cryptomgr.notests" in policy.cmdline.split(" "),
+        cryptomgr_notests=_switches_tests_off(policy),
         modules_disabled=policy.modules_disabled,
         lockdown=policy.lockdown,
         unsigned_modules=unsigned_modules,
@@ -78,6 +78,22 @@ def flags(policy: Policy, *, unsigned_modules: bool) -> Flags:
         # Every volume of this version is verity; writable ones will say how they are sealed.
         unauthenticated_volumes=(),
     )
+
+
+_NOTESTS = "cryptomgr.notests"
+
+
+def _switches_tests_off(policy: Policy) -> bool:
+    """Whether the kernel may skip its ciphers' self-tests: any value but a clear no counts (S42)."""
+    words = policy.cmdline.split(" ")
+    words += [f"{_NOTESTS}={value}" for value in policy.cmdline_variable.get(_NOTESTS, ())]
+    for word in words:
+        key, equals, value = word.partition("=")
+        # As kstrtobool() of lib/kstrtox.c: the first letters decide.
+        no = equals and value.lower().startswith(("n", "f", "0", "of"))
+        if key == _NOTESTS and not no:
+            return True
+    return False
 
 
 def cases(policy: Policy, *, policy_bytes: bytes, workload: bytes | None) -> tuple[Case, ...]:
