@@ -55,7 +55,7 @@ def test_the_memory_map_has_the_builders_places(what, gpa):
 def test_the_memory_map_has_the_builders_types():
     plan = layout.Plan(layout.ram(128 << 20), layout._e820(layout.ram(128 << 20)), 0, 0)
     for first, last, _, kind in rows():
-        inside = {region.kind for region in plan.e820 if region.gpa <= first and last < region.end}
+        inside = {region.kind for region in plan.e820 if region.gpa <= last and first < region.end}
         assert inside == ({kind} if kind else set()), hex(first)
 
 
