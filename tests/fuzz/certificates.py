@@ -11,6 +11,8 @@ from troth.signing import certificate_files, certificates
 _PKI = made_pki.Pki("Genoa")
 SEEDS = [_PKI.vek, _PKI.ca, _PKI.revoked(7), made_pki.pem(_PKI.vek)]
 _PARENT = certificates.load(_PKI.ca)
+# Signatures differ from run to run, what they cover does not: seeds of other runs are genuine.
+_SIGNED = certificates.load(_PKI.vek).tbs
 
 
 def fuzz(data: bytes) -> None:
@@ -25,7 +27,7 @@ def fuzz(data: bytes) -> None:
         except FormatError:
             continue
         for certificate in found.certificates:
-            if certificates.issued_by(certificate, _PARENT) and certificate.der != _PKI.vek:
+            if certificates.issued_by(certificate, _PARENT) and certificate.tbs != _SIGNED:
                 raise AssertionError("a changed certificate counts as issued")
             try:
                 vek_extensions.parse(certificate.extensions)

@@ -63,6 +63,7 @@ def test_build_is_what_is_read():
         (bytes(23), "cert-table-entries"),
         (table((VCEK, 48, 1), tail=b"x")[:24], "cert-table-entries"),
         (table((VCEK, 48, 1), tail=b"x")[:47], "cert-table-entries"),
+        (table(("0" * 32, 48, 1), tail=b"x"), "cert-table-entries"),
         (table((VCEK, 47, 1), tail=b"x"), "cert-table-bounds"),
         (table((VCEK, 0, 1), tail=b"x"), "cert-table-bounds"),
         (table((VCEK, 48, 2), tail=b"x"), "cert-table-bounds"),

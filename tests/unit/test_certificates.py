@@ -6,8 +6,10 @@ import warnings
 from datetime import timedelta
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -124,6 +126,24 @@ def test_a_zero_serial_warns_nobody_and_other_filters_stay():
         assert caught == []
         warnings.warn("still heard", stacklevel=1)
         assert len(caught) == 1
+
+
+def test_hostile_names_say_nothing_on_the_terminal():
+    country, locality = b"\x55\x04\x06", b"\x55\x04\x07"
+    for der, read in ((PKI.vek, certificates.load), (PKI.revoked(7), revocation_lists.load)):
+        assert locality in der
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            read(der.replace(locality, country))
+        assert caught == []
+
+
+def test_long_and_unprintable_names_are_no_names():
+    for subject in ("x" * 65, "a\x1b[2Jb"):
+        made_one = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject, _validate=False)])
+        assert certificates.common_name(made_one) == ""
+    twice = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name) for name in "ab"])
+    assert certificates.common_name(twice) == ""
 
 
 def test_pem_with_text_around():

@@ -153,6 +153,8 @@ def test_what_must_be_there(oid):
         ({"4": b"\x04\x3f" + bytes(64)}, "der-value"),
         ({"4": b""}, "vek-extension"),
         ({"5": b"\x16\x02a"}, "der-value"),
+        ({"5": b"\x16\x81\x80" + b"a" * 128}, "vek-extension"),
+        ({"2": b"\x16\x82\xff\xff" + b"a" * 65535}, "vek-extension"),
     ],
 )
 def test_refused_extensions(change, code):

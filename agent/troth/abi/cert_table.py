@@ -52,8 +52,9 @@ def parse(data: bytes, *, where: str = "") -> tuple[Entry, ...]:
     """The entries of the table at the start of ``data``, in its order.
 
     What no entry points to is padding and is passed over. Raises
-    ``FormatError``: ``cert-table-size``, ``cert-table-entries`` (no end, or too
-    many), ``cert-table-bounds``, ``cert-table-overlap``, ``cert-table-duplicate``.
+    ``FormatError``: ``cert-table-size``, ``cert-table-entries`` (no end, too
+    many, or one without GUID), ``cert-table-bounds``, ``cert-table-overlap``,
+    ``cert-table-duplicate``.
     """
     if len(data) > MAX_TABLE_BYTES:
         raise FormatError(
@@ -74,6 +75,10 @@ def parse(data: bytes, *, where: str = "") -> tuple[Entry, ...]:
                 "cert-table-entries", f"more than {MAX_ENTRIES} certificates", where=where
             )
         guid, offset, length = _ENTRY.unpack(entry)
+        if not any(guid):
+            raise FormatError(
+                "cert-table-entries", "an entry without a GUID that is not the end", where=where
+            )
         found.append((_text(guid), offset, length))
     first_free = (len(found) + 1) * _ENTRY.size
     for guid, offset, length in found:

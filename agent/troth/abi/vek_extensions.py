@@ -34,6 +34,9 @@ SPL = {
 }
 RESERVED_SPL = tuple(f"{PREFIX}3.{number}" for number in (4, 5, 6, 7))
 
+MAX_TEXT_BYTES = 128
+"""Of a product's or a provider's name: results repeat them."""
+
 HWID_BYTES = (8, 64)
 """Turin and later, and before."""
 
@@ -69,7 +72,7 @@ def parse(extensions: Mapping[str, bytes], *, where: str = "") -> VekExtensions:
     csp_id = extensions.get(CSP_ID)
     return VekExtensions(
         struct_version=der.integer(_must(extensions, STRUCT_VERSION, where), where=where),
-        product_name=der.ia5_string(_must(extensions, PRODUCT_NAME, where), where=where),
+        product_name=_text(_must(extensions, PRODUCT_NAME, where), where),
         tcb=Tcb(
             fmc=levels.get("fmc"),
             bootloader=levels["bootloader"],
@@ -81,7 +84,7 @@ def parse(extensions: Mapping[str, bytes], *, where: str = "") -> VekExtensions:
             _level(extensions[oid], oid, where) for oid in RESERVED_SPL if oid in extensions
         ),
         hwid=None if hwid is None else _hwid(hwid, where),
-        csp_id=None if csp_id is None else der.ia5_string(csp_id, where=where),
+        csp_id=None if csp_id is None else _text(csp_id, where),
     )
 
 
@@ -97,6 +100,12 @@ def _level(value: bytes, oid: str, where: str) -> int:
     if not 0 <= level <= 0xFF:
         raise FormatError("vek-extension", f"{oid} is {level}, not a byte", where=where)
     return level
+
+
+def _text(value: bytes, where: str) -> str:
+    if len(value) > MAX_TEXT_BYTES:
+        raise FormatError("vek-extension", f"a name of {len(value)} bytes", where=where)
+    return der.ia5_string(value, where=where)
 
 
 def _hwid(value: bytes, where: str) -> bytes:

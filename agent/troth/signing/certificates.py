@@ -43,6 +43,7 @@ MAX_FILE_BYTES = 1 << 20
 SIMULATED = "2.25.232939156098789833683138068389111997011"
 """The private extension of every certificate of a simulated platform, critical."""
 
+_MAX_NAME = 64
 _SALT_BYTES = 48
 _PSS = padding.PSS(padding.MGF1(hashes.SHA384()), salt_length=_SALT_BYTES)
 UNREADABLE = (
@@ -122,37 +123,40 @@ def load(der: bytes, *, where: str = "") -> Certificate:
         raise FormatError("cert-size", f"more than {MAX_FILE_BYTES} bytes", where=where)
     try:
         with zero_serial_allowed():
-            read = x509.load_der_x509_certificate(der)
-            serial = read.serial_number
-        kind, spki = _key(read, where)
-        extensions, critical = _extensions(read.extensions)
-        constraints = _constraints(read.extensions)
-        usage = _usage(read.extensions)
-        return Certificate(
-            der=bytes(der),
-            tbs=read.tbs_certificate_bytes,
-            signature=read.signature,
-            signed_with_pss=is_pss(read),
-            serial=serial,
-            subject=read.subject.public_bytes(),
-            issuer=read.issuer.public_bytes(),
-            subject_cn=common_name(read.subject),
-            issuer_cn=common_name(read.issuer),
-            not_before=read.not_valid_before_utc,
-            not_after=read.not_valid_after_utc,
-            key=kind,
-            spki=spki,
-            is_ca=constraints is not None and constraints.ca,
-            path_length=constraints.path_length if constraints is not None else None,
-            may_sign_certificates=usage is not None and usage.key_cert_sign,
-            may_sign_lists=usage is not None and usage.crl_sign,
-            extensions=extensions,
-            critical=critical,
-        )
+            return _certificate(der, where)
     except UNREADABLE as error:
         raise FormatError(
             "cert-format", f"no certificate that can be read: {said(error)}", where=where
         ) from None
+
+
+def _certificate(der: bytes, where: str) -> Certificate:
+    read = x509.load_der_x509_certificate(der)
+    kind, spki = _key(read, where)
+    extensions, critical = _extensions(read.extensions)
+    constraints = _constraints(read.extensions)
+    usage = _usage(read.extensions)
+    return Certificate(
+        der=bytes(der),
+        tbs=read.tbs_certificate_bytes,
+        signature=read.signature,
+        signed_with_pss=is_pss(read),
+        serial=read.serial_number,
+        subject=read.subject.public_bytes(),
+        issuer=read.issuer.public_bytes(),
+        subject_cn=common_name(read.subject),
+        issuer_cn=common_name(read.issuer),
+        not_before=read.not_valid_before_utc,
+        not_after=read.not_valid_after_utc,
+        key=kind,
+        spki=spki,
+        is_ca=constraints is not None and constraints.ca,
+        path_length=constraints.path_length if constraints is not None else None,
+        may_sign_certificates=usage is not None and usage.key_cert_sign,
+        may_sign_lists=usage is not None and usage.crl_sign,
+        extensions=extensions,
+        critical=critical,
+    )
 
 
 def issued_by(child: Certificate, parent: Certificate) -> bool:
@@ -205,14 +209,18 @@ _WARNINGS = threading.Lock()
 
 @contextmanager
 def zero_serial_allowed() -> Iterator[None]:
-    """Silences the one warning about a serial number of 0, which AMD gives to every VCEK.
+    """Silences the two warnings that reading brings about, and no others.
 
-    The filters of ``warnings`` belong to the whole process, hence the lock.
+    One is about a serial number of 0, which AMD gives to every VCEK; the other
+    about countries of more than two letters, which only hostile names have, and
+    which would write to the terminal in words that they choose. The filters of
+    ``warnings`` belong to the whole process, hence the lock.
     """
     with _WARNINGS, warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", "Parsed a serial number", category=CryptographyDeprecationWarning
         )
+        warnings.filterwarnings("ignore", "Attribute's length must be", category=UserWarning)
         yield
 
 
@@ -271,9 +279,11 @@ def _usage(found: x509.Extensions) -> x509.KeyUsage | None:
 
 
 def common_name(name: x509.Name) -> str:
-    """The one common name in ``name``; empty where it has none, several or an unprintable one."""
+    """The one common name in ``name``; empty where it has none, several, or one unfit to print."""
     found = [str(item.value) for item in name.get_attributes_for_oid(NameOID.COMMON_NAME)]
-    return found[0] if len(found) == 1 and found[0].isprintable() else ""
+    if len(found) != 1 or len(found[0]) > _MAX_NAME or not found[0].isprintable():
+        return ""
+    return found[0]
 
 
 def said(error: BaseException) -> str:

@@ -59,30 +59,34 @@ def load(der: bytes, *, where: str = "") -> RevocationList:
         )
     try:
         with certificates.zero_serial_allowed():
-            read = x509.load_der_x509_crl(der)
-            critical = [item.oid.dotted_string for item in read.extensions if item.critical]
-            serials = set()
-            for entry in read:
-                serials.add(entry.serial_number)
-                critical += [item.oid.dotted_string for item in entry.extensions if item.critical]
-        return RevocationList(
-            der=bytes(der),
-            tbs=read.tbs_certlist_bytes,
-            signature=read.signature,
-            signed_with_pss=certificates.is_pss(read),
-            issuer=read.issuer.public_bytes(),
-            issuer_cn=certificates.common_name(read.issuer),
-            this_update=read.last_update_utc,
-            next_update=read.next_update_utc,
-            serials=frozenset(serials),
-            critical=tuple(critical),
-        )
+            return _list(der)
     except certificates.UNREADABLE as error:
         raise FormatError(
             "cert-format",
             f"no revocation list that can be read: {certificates.said(error)}",
             where=where,
         ) from None
+
+
+def _list(der: bytes) -> RevocationList:
+    read = x509.load_der_x509_crl(der)
+    critical = [item.oid.dotted_string for item in read.extensions if item.critical]
+    serials = set()
+    for entry in read:
+        serials.add(entry.serial_number)
+        critical += [item.oid.dotted_string for item in entry.extensions if item.critical]
+    return RevocationList(
+        der=bytes(der),
+        tbs=read.tbs_certlist_bytes,
+        signature=read.signature,
+        signed_with_pss=certificates.is_pss(read),
+        issuer=read.issuer.public_bytes(),
+        issuer_cn=certificates.common_name(read.issuer),
+        this_update=read.last_update_utc,
+        next_update=read.next_update_utc,
+        serials=frozenset(serials),
+        critical=tuple(critical),
+    )
 
 
 def list_problem(revoked: RevocationList, issuer: Certificate) -> str:
