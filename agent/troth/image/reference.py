@@ -84,7 +84,7 @@ _NOTESTS = "cryptomgr.notests"
 
 
 def _switches_tests_off(policy: Policy) -> bool:
-    """Whether the kernel may skip its ciphers' self-tests: any value but a clear no counts (S42)."""
+    """Whether the kernel may skip its ciphers' self-tests; any value but a clear no counts."""
     words = policy.cmdline.split(" ")
     words += [f"{_NOTESTS}={value}" for value in policy.cmdline_variable.get(_NOTESTS, ())]
     for word in words:
