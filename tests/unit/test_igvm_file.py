@@ -3,7 +3,6 @@
 
 import os
 import struct
-import time
 import tracemalloc
 from pathlib import Path
 
@@ -367,21 +366,21 @@ def test_a_file_that_shrinks(tmp_path):
     assert caught.value.code == "igvm-truncated"
 
 
-def test_memory_and_time_are_bounded():
-    """Many pages, half of them in the worst order for the overlap check."""
-    count = 1 << 16
-    order = [*range(0, count, 2), *range(count - 1, 0, -2)]
-    body = b"".join(
-        struct.pack("<IIQIIIHH", 0x302, 24, (gpa + 1) * PAGE, 1, 0, 0, 0, 0) for gpa in order
-    )
-    file = made.made([made.platform(), body], bytes(PAGE))
-    start = time.monotonic()
-    tracemalloc.start()
-    opened(file)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 6 << 20, peak
-    assert time.monotonic() - start < 20
+def test_memory_grows_by_eight_bytes_a_page():
+    """In the worst order: every second page upwards, then the others downwards."""
+    peaks = []
+    for count in (1 << 14, 1 << 15):
+        order = [*range(0, count, 2), *range(count - 1, 0, -2)]
+        body = b"".join(
+            struct.pack("<IIQIIIHH", 0x302, 24, (gpa + 1) * PAGE, 1, 0, 0, 0, 0) for gpa in order
+        )
+        file = made.made([made.platform(), body], bytes(PAGE))
+        tracemalloc.start()
+        opened(file)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    # What is read at once grows too, until it is 1 MiB: here from 512 KiB.
+    assert peaks[1] - peaks[0] < (512 << 10) + 16 * (1 << 14)
 
 
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(0, 60), st.integers(1, 5)), max_size=12))

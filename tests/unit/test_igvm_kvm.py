@@ -60,6 +60,7 @@ def test_the_vector_is_for_another_hypervisor():
             made.linux(1, after=[made.context(PAGE, vp=1)]),
             ["igvm-kvm-vmsa-twice", "igvm-kvm-vmsa-index"],
         ),
+        (made.linux(1, before=[made.area(data_at=0)]), ["igvm-kvm-parameter-data"]),
         (with_state(cr0=0x30), []),
         (with_state(cr0=0x10), ["igvm-kvm-vmsa-cr0"]),
         (with_state(cr0=0x80000031), ["igvm-kvm-vmsa-cr0"]),

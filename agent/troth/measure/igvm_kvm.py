@@ -128,7 +128,13 @@ class _Rules:
             case h.Usage():
                 if h.NAMES[header.type] not in HANDLED_USAGES:
                     self._unknown(header)
-            case h.SupportedPlatform() | h.ParameterArea() | h.RequiredMemory():
+            case h.ParameterArea():
+                if header.file_offset:
+                    self._break(
+                        "igvm-kvm-parameter-data",
+                        "QEMU starts parameter areas with zeros, not with data of the file",
+                    )
+            case h.SupportedPlatform() | h.RequiredMemory():
                 pass
             case _:
                 self._unknown(header)
