@@ -7,6 +7,8 @@ import re
 from datetime import datetime
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import made_appraisal as made
 import made_pki
@@ -20,6 +22,8 @@ from troth.verify import chain
 from troth.verify.policy_text import policy_text as written_policy
 
 EVIDENCE = {c.name for c in check_names.CHECKS if c.group == check_names.EVIDENCE}
+#: A VCEK has no provider.
+NOT_MADE = EVIDENCE | {"provider-allowed"}
 HINT = re.compile(r"`([^`]+)`")
 
 
@@ -35,7 +39,7 @@ def test_a_chain_without_the_mark_reaches_pass():
     assert found.overall == "pass"
     assert turned(found) == set()
     assert [check.code for check in found.checks] == [c.name for c in check_names.CHECKS]
-    assert {c.code for c in found.checks if c.verdict != "pass"} == EVIDENCE
+    assert {c.code for c in found.checks if c.verdict != "pass"} == NOT_MADE
     assert found.warnings == ()
     assert found.platform == "real"
     assert result.parse(result.print_(found)) == found
@@ -112,8 +116,8 @@ FLIPS = [
     ({"reported_tcb": bytes.fromhex("0900000000001b54")}, {"certificate-tcb", "tcb-reported"}),
     ({"cpuid_stepping": 2}, {"tcb-reported", "tcb-committed", "tcb-launch", "firmware-current",
                              "firmware-committed", "mitigations-launch", "mitigations-current"}),
-    ({"chip_id": b"\x01" * 64}, {"certificate-chip"}),
-    ({"chip_id": bytes(64)}, {"certificate-chip"}),
+    ({"chip_id": b"\x01" * 64}, {"certificate-chip", "chip-allowed"}),
+    ({"chip_id": bytes(64)}, {"certificate-chip", "chip-allowed"}),
     ({"committed_tcb": bytes.fromhex("0a00000000001a54")}, {"tcb-committed", "tcb-order"}),
     ({"committed_tcb": bytes.fromhex("0a00000000001c54")}, {"tcb-order"}),
     ({"current_build": 48}, {"firmware-current"}),
@@ -158,7 +162,7 @@ def test_every_check_of_a_report_is_turned_above():
     assert rest == {
         "certificate-line", "certificate-root", "certificate-intermediate", "certificate-key",
         "certificate-validity", "certificate-revocation", "certificate-platform",
-        "certificate-extensions", "product-allowed",
+        "certificate-extensions", "product-allowed", "provider-allowed",
     }  # fmt: skip
 
 
@@ -212,6 +216,8 @@ def test_nothing_expected_is_not_a_pass():
     [
         (f'trusted_roots = ["{"00" * 32}"]', "certificate-root"),
         ('deny_products = ["Genoa"]', "product-allowed"),
+        ('providers = ["CN=cloud.example"]', "provider-allowed"),
+        (f'chip_ids = ["{"01" * 64}"]', "chip-allowed"),
         ("report_versions = [2, 3, 4]", "report-version"),
         ("[launch] measurements = []", "measurement"),
         (f'[launch] measurements = ["{"40" * 48}"]', "measurement"),
@@ -298,6 +304,71 @@ def test_an_odd_certificate_of_the_key():
     odd = made_pki.Pki("Genoa", extensions={"change": {"1": made_pki.integer(1)}})
     found = judge(made.base_report(), made.policy_text(odd), given=made.collected(odd))
     assert turned(found) == {"certificate-extensions"}
+
+
+def test_the_provider_of_a_vlek():
+    vlek = made_pki.Pki("Genoa", vlek=True)
+    given, report = made.collected(vlek), vlek.report(**(FIELDS | {"key_info": 5}))
+    text = with_line(made.policy_text(vlek), "chip_ids = []")
+    assert turned(judge(report, text, given=given)) == {"certificate-chip"}
+    text = with_line(text, "masked_chip_id = true")
+    assert judge(report, text, given=given).overall == "pass"
+    text = with_line(text, 'providers = ["CN=cloud.example"]')
+    assert judge(report, text, given=given).check("provider-allowed").verdict == "pass"
+    found = judge(report, with_line(text, 'providers = ["CN=other.example"]'), given=given)
+    assert turned(found) == {"provider-allowed"}
+    (line,) = HINT.findall(found.check("provider-allowed").hint)
+    assert judge(report, with_line(text, line), given=given).overall == "pass"
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(4, 1183), st.binary(min_size=1, max_size=16))
+def test_no_mutated_report_passes(at, put):
+    data = (made.base_report()[:at] + put + made.base_report()[at + len(put) :])[:1184]
+    found = judge(data, made.policy_text())
+    assert (found.overall == "pass") == (data == made.base_report())
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from([2, 3, 4, 5]), st.randoms(use_true_random=False))
+def test_random_reports_are_judged_and_fail(version, random):
+    data = version.to_bytes(4, "little") + random.randbytes(1180)
+    found = judge(data, made.policy_text())
+    assert found.overall == "fail"
+    assert result.parse(result.print_(found)) == found
+
+
+def test_long_lists_are_cut_in_words_and_not_in_effect():
+    many = [f"{number:096x}" for number in range(1, 200)]
+    listed = ", ".join(f'"{text}"' for text in [*many, "04" * 48])
+    text = with_line(made.policy_text(), f"[launch] measurements = [{listed}]")
+    found = judge(made.base_report(), text)
+    assert found.overall == "pass"
+    assert "and 192 more" in found.check("measurement").expected
+    found = judge(signed(measurement=b"\x44" * 48), text)
+    assert found.check("measurement").hint == f'add "{"44" * 48}" to [launch] measurements'
+    pins = ", ".join(f'{{ digest = "{text}", min_guest_svn = 0 }}' for text in many)
+    found = judge(made.base_report(), with_line(text, f"[id_block] id_keys = [{pins}]"))
+    assert turned(found) == {"id-key"}
+    assert found.check("id-key").hint.startswith(f'add {{ digest = "{"06" * 48}"')
+    assert result.parse(result.print_(found)) == found
+
+
+def test_words_of_certificates_are_made_plain():
+    odd = {"change": {"5": made_pki.ia5('a\x1b[2J`"b')}}
+    vlek = made_pki.Pki("Genoa", vlek=True, extensions=odd)
+    report = vlek.report(**(FIELDS | {"key_info": 5}))
+    text = with_line(made.policy_text(vlek), 'providers = ["CN=x"]')
+    found = judge(report, text, given=made.collected(vlek))
+    assert result.parse(result.print_(found)) == found
+    assert found.check("provider-allowed").verdict != "pass"
+
+
+def test_the_hint_of_a_root_keeps_the_others():
+    text = with_line(made.policy_text(), f'trusted_roots = ["{"00" * 32}"]')
+    (line,) = HINT.findall(judge(made.base_report(), text).check("certificate-root").hint)
+    assert line == f'trusted_roots = ["{"00" * 32}", "{made.pki().root_sha256}"]'
+    assert judge(made.base_report(), with_line(text, line)).overall == "pass"
 
 
 def test_a_simulated_platform():

@@ -58,7 +58,8 @@ def sentence(check: Check) -> str:
     if check.verdict == PASS:
         return f"{title}: {check.observed}" if len(check.observed) <= 60 else title
     if check.verdict == NOT_CHECKED:
-        return f"{check.expected}{_seen(check)}"
+        made = known is not None and known.group == check_names.CERTIFICATES
+        return f"{'expected ' if made else ''}{check.expected}{_seen(check)}"
     return f"expected {check.expected}{_seen(check)}"
 
 

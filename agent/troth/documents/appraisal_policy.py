@@ -126,14 +126,17 @@ class AppraisalPolicy:
     """One verification policy.
 
     ``trusted_roots``: SHA-256 of root certificates that count beside AMD's;
-    ``deny_products``: product lines; ``tcb``: kind of silicon to floor;
-    ``required``: what the policy itself says of checks, by name.
+    ``deny_products``: product lines; ``providers``: CSP ids of VLEK certificates,
+    ``chip_ids``: 64 bytes each; both empty where they do not matter; ``tcb``: kind
+    of silicon to floor; ``required``: what the policy itself says of checks, by name.
     """
 
     platform: str = REAL
     permissive: bool = False
     trusted_roots: tuple[bytes, ...] = ()
     deny_products: tuple[str, ...] = DENIED_BY_DEFAULT
+    providers: tuple[str, ...] = ()
+    chip_ids: tuple[bytes, ...] = ()
     report_versions: tuple[int, ...] = REPORT_VERSIONS
     masked_chip_id: bool = False
     reserved_bits: bool = False

@@ -30,8 +30,8 @@ from troth.errors import UsageError
 #: Table -> its keys; "" holds those above all tables, "tcb.*" those of each kind of silicon.
 KEYS = {
     "": (
-        "schema", "platform", "permissive", "trusted_roots", "deny_products", "report_versions",
-        "masked_chip_id", "reserved_bits", "any_tcb_order",
+        "schema", "platform", "permissive", "trusted_roots", "deny_products", "providers",
+        "chip_ids", "report_versions", "masked_chip_id", "reserved_bits", "any_tcb_order",
     ),
     "tcb.*": (
         "dated", "source", "reported", "committed", "launch", "firmware", "launch_mitigations",
@@ -77,6 +77,8 @@ def parse(data: bytes, *, where: str) -> AppraisalPolicy:
         deny_products=_words(
             top, "deny_products", snp_tcb.PRODUCTS, absent=policy_of.DENIED_BY_DEFAULT
         ),
+        providers=top.texts("providers"),
+        chip_ids=top.digests("chip_ids", size_bytes=64),
         report_versions=_numbers(
             top, "report_versions", policy_of.REPORT_VERSIONS, absent=policy_of.REPORT_VERSIONS
         ),

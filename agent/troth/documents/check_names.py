@@ -53,9 +53,7 @@ CHECKS = (
     CheckName("certificate-validity", CERTIFICATES, _A, "all certificates are valid at the time"),
     CheckName("certificate-revocation", CERTIFICATES, _S, "a current list revokes none of them"),
     CheckName("certificate-platform", CERTIFICATES, _A, "real or simulated, as the policy says"),
-    CheckName(
-        "certificate-extensions", CERTIFICATES, _A, "the key's certificate is in AMD's form"
-    ),
+    CheckName("certificate-extensions", CERTIFICATES, _A, "the key's certificate is in AMD's form"),
     CheckName("certificate-tcb", CERTIFICATES, _A, "the signing key is for the reported TCB"),
     CheckName("certificate-chip", CERTIFICATES, _A, "the signing key is for the report's chip"),
     CheckName("report-signature", CERTIFICATES, _A, "the signing key signed these bytes"),
@@ -72,6 +70,8 @@ CHECKS = (
     CheckName("guest-abi", GUEST, _W, "the guest demands a recent firmware interface"),
     CheckName("vmpl", GUEST, _S, "the report was asked for from the expected privilege level"),
     CheckName("product-allowed", PLATFORM, _A, "the processor is of a product line not denied"),
+    CheckName("provider-allowed", PLATFORM, _W, "the cloud that has the key is expected"),
+    CheckName("chip-allowed", PLATFORM, _W, "the chip is one of the policy's"),
     CheckName("platform-alias-check", PLATFORM, _W, "memory was checked for aliases (BadRAM)"),
     CheckName("platform-smt", PLATFORM, _W, "SMT of the platform is as the policy says"),
     CheckName("platform-tsme", PLATFORM, _W, "TSME of the platform is as the policy says"),

@@ -31,7 +31,7 @@ from troth.verify.chain import chain
 from troth.verify.checks_guest import guest_checks
 from troth.verify.checks_image import image_checks
 from troth.verify.checks_platform import platform_checks, silicon
-from troth.verify.findings import NOTHING, Findings, accepts, words
+from troth.verify.findings import NOTHING, Findings, accepts, hex_list, words
 from troth.verify.roots import AMD_ROOTS
 
 if TYPE_CHECKING:
@@ -87,7 +87,12 @@ def appraise(
     _certificate_checks(findings, judged)
     _freshness(findings, report, expected_report_data)
     guest_checks(findings, report)
-    platform_checks(findings, report, product=judged.product)
+    platform_checks(
+        findings,
+        report,
+        product=judged.product,
+        provider=judged.extensions.csp_id if judged.extensions is not None else None,
+    )
     image_checks(findings, report)
     for check in check_names.CHECKS:
         if check.group == check_names.EVIDENCE:
@@ -154,6 +159,9 @@ def _certificate_checks(findings: Findings, judged: ChainResult) -> None:
         if step.code == "certificate-platform" and step.verdict == FAIL:
             seen = SIMULATED if judged.simulated else REAL
             hint = accepts("platform", f'"{seen}"')
+        if step.code == "certificate-root" and "`" in hint and judged.root is not None:
+            known = findings.policy.trusted_roots
+            hint = accepts("trusted_roots", hex_list((*known, bytes.fromhex(judged.root.sha256))))
         if step.code == "certificate-chip" and step.verdict == NOT_CHECKED:
             hint = accepts("masked_chip_id", "true")
         findings.put(

@@ -14,7 +14,7 @@ import hmac
 from typing import TYPE_CHECKING
 
 from troth.documents.appraisal_policy import KeyPin
-from troth.verify.findings import accepts, hex_list, words
+from troth.verify.findings import LISTED, accepts, hex_list, words
 
 if TYPE_CHECKING:
     from troth.abi.snp_report import SnpReport
@@ -83,6 +83,8 @@ def _among(found: bytes, wanted: tuple[bytes, ...]) -> bool:
 
 
 def _adding(key: str, values: tuple[bytes, ...], *, found: bytes) -> str:
+    if len(values) >= LISTED:
+        return f'add "{found.hex()}" to {key}'
     return accepts(key, hex_list((*values, found)))
 
 
@@ -160,8 +162,12 @@ def _key(
         good=_pin_of(found, pins) is not None if pins else not used,
         expected=words(pin.digest.hex() for pin in pins),
         observed=found.hex() if used else "none",
-        hint=accepts(key, _pins(wanted)),
+        hint=accepts(key, _pins(wanted)) if len(wanted) <= LISTED else _one_more(key, wanted[-1]),
     )
+
+
+def _one_more(key: str, pin: KeyPin) -> str:
+    return f'add {{ digest = "{pin.digest.hex()}", min_guest_svn = {pin.min_guest_svn} }} to {key}'
 
 
 def _pin_of(found: bytes, pins: tuple[KeyPin, ...]) -> KeyPin | None:
@@ -191,6 +197,8 @@ def _svn(findings: Findings, report: SnpReport) -> None:
                 for p in pins
             )
             hint = accepts(f"[id_block] {key}", _pins(tuple(lower)))
+            if len(pins) > LISTED:
+                hint = f"lower min_guest_svn of {found.hex()} in [id_block] {key}"
     findings.judge(
         "guest-svn",
         good=report.guest_svn >= floor,

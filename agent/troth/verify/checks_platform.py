@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from troth.abi import snp_tcb
 from troth.documents import tcb_floors
 from troth.documents.appraisal_policy import PLATFORM_BITS
-from troth.verify.findings import NOTHING, accepts, words
+from troth.verify.findings import LISTED, NOTHING, accepts, hex_list, words
 from troth.verify.policy_text import inline_tcb
 
 if TYPE_CHECKING:
@@ -43,9 +43,17 @@ def silicon(report: SnpReport, product: str | None) -> str | None:
     return tcb_floors.silicon_of(product, report.cpuid_model, report.cpuid_stepping)
 
 
-def platform_checks(findings: Findings, report: SnpReport, *, product: str | None) -> None:
-    """All checks of the group "platform"; ``product`` is None where nothing says it."""
+def platform_checks(
+    findings: Findings, report: SnpReport, *, product: str | None, provider: str | None
+) -> None:
+    """All checks of the group "platform".
+
+    ``product`` is None where nothing says it; ``provider``: CSP id of the key's
+    certificate, None where it has none.
+    """
     _product(findings, product)
+    _provider(findings, provider)
+    _chip(findings, report)
     _platform_info(findings, report)
     kind = silicon(report, product)
     floor = findings.policy.tcb.get(kind) if kind is not None else None
@@ -63,6 +71,45 @@ def _product(findings: Findings, product: str | None) -> None:
         expected=f"a known product other than {words(denied)}" if denied else "a known product",
         observed=product or "unknown",
         hint=accepts("deny_products", f"[{remaining}]") if product else NOTHING,
+    )
+
+
+def _provider(findings: Findings, provider: str | None) -> None:
+    """A VLEK is in the hands of one cloud, so who has it is whom to trust."""
+    wanted = findings.policy.providers
+    observed = provider or "none: the key is of one chip"
+    if not wanted:
+        findings.skip("provider-allowed", expected=_NOT_ASKED, observed=observed)
+        return
+    # Text of a certificate that nobody may have signed: only plain words go into a hint.
+    plain = provider is not None and provider.isprintable() and not set(provider) & set('"\\`')
+    names = ", ".join(f'"{name}"' for name in (*wanted, provider))
+    findings.judge(
+        "provider-allowed",
+        good=provider in wanted,
+        expected=words(wanted),
+        observed=observed,
+        hint=accepts("providers", f"[{names}]" if plain else "[]"),
+    )
+
+
+def _chip(findings: Findings, report: SnpReport) -> None:
+    wanted = findings.policy.chip_ids
+    masked = not any(report.chip_id)
+    observed = "masked" if masked else report.chip_id.hex()
+    if not wanted:
+        findings.skip("chip-allowed", expected=_NOT_ASKED, observed=observed)
+        return
+    findings.judge(
+        "chip-allowed",
+        good=not masked and report.chip_id in wanted,
+        expected=words(chip.hex() for chip in wanted),
+        observed=observed,
+        hint=accepts("chip_ids", "[]")
+        if masked
+        else f'add "{observed}" to chip_ids'
+        if len(wanted) >= LISTED
+        else accepts("chip_ids", hex_list((*wanted, report.chip_id))),
     )
 
 

@@ -177,6 +177,16 @@ EXPLANATIONS = {
         "Of Milan, a published attack takes out the secret that its signing keys come from.",
         "Move the guest to another processor. Accepting the line means trusting who has access.",
     ),
+    "provider-allowed": _of(
+        "The cloud in the certificate of a VLEK is one of the policy's.",
+        "One key signs for a whole cloud; whoever has it answers for all of its machines.",
+        "Name the clouds you use. A report that a VCEK signed has no provider.",
+    ),
+    "chip-allowed": _of(
+        "The chip's id is one of the policy's.",
+        "It pins the guest to machines you know, against those who hold others in their hands.",
+        "List the machine's CHIP_ID, after making sure that it is yours.",
+    ),
     "platform-alias-check": _of(
         "The firmware looked for aliases in memory since the last reset and found none.",
         "A changed memory module can make two addresses meet the same cell (BadRAM).",

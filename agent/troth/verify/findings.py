@@ -11,12 +11,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from troth.documents import check_names
-from troth.documents.result import FAIL, NOT_CHECKED, PASS, Check
+from troth.documents.result import FAIL, MAX_TEXT, NOT_CHECKED, PASS, Check
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from troth.documents.appraisal_policy import AppraisalPolicy
+
+#: Values that an expectation or a hint spells out; more make no line that people read.
+LISTED = 8
 
 NOTHING = "no line of a policy accepts this"
 
@@ -60,7 +63,16 @@ class Findings:
         waivable = required and check.needed != check_names.ALWAYS
         if verdict == NOT_CHECKED and waivable and "`" not in hint:
             hint = "; or ".join(filter(None, (hint, accepts(f"[required] {name}", "false"))))
-        self._checks.append(Check(name, verdict, expected, observed, hint, required))
+        self._checks.append(
+            Check(
+                name,
+                verdict,
+                expected=_plain(expected),
+                observed=_plain(observed),
+                hint=_plain(hint),
+                required=required,
+            )
+        )
 
 
 def accepts(key: str, value: str) -> str:
@@ -74,5 +86,14 @@ def hex_list(values: Iterable[bytes]) -> str:
 
 
 def words(values: Iterable[object]) -> str:
-    """Values as a sentence lists them."""
-    return ", ".join(str(value) for value in values) or "none"
+    """Values as a sentence lists them; of many, the first few."""
+    texts = [str(value) for value in values]
+    if len(texts) > LISTED:
+        texts = [*texts[:LISTED], f"and {len(texts) - LISTED} more"]
+    return ", ".join(texts) or "none"
+
+
+def _plain(text: str) -> str:
+    """``text`` as a result may hold it: certificates and reports have words of their own."""
+    text = "".join(c if c.isprintable() else "\ufffd" for c in text)
+    return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 3]}..."

@@ -36,6 +36,10 @@ trusted_roots = {roots}
 # secret that its signing keys come from out of the chip by software, which would make any report
 # of Milan forgeable, of whatever version.
 deny_products = {denied}
+# Where not empty: the clouds whose VLEK counts, such as "CN=cc-us-east-2.amazonaws.com", and the
+# chips (CHIP_ID, 64 bytes in hex) that count.
+providers = []
+chip_ids = []
 report_versions = [2, 3, 4, 5]
 # A report without chip id is tied to no machine. Those that a VLEK signed never have one.
 masked_chip_id = {masked}
