@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -399,6 +401,19 @@ def test_unsigned_values_allowed_by_name_are_never_a_pass(plain, signers, capsys
     # A key that is given counts, whatever else is allowed.
     assert check(out, signers, "--allow-unsigned", name="other") == 1
     assert code(capsys, "signature") == "reference-key"
+
+
+def test_the_page_describes_the_answer(plain, signers, capsys):
+    out = sign(plain, signers)
+    capsys.readouterr()
+    assert check(out, signers) == 0
+    tree = json.loads(capsys.readouterr().out)
+    page = (Path(__file__).parents[2] / "docs/formats.md").read_text("utf-8")
+    section = page.split("## troth reference check --json\n")[1].split("\n## ")[0]
+    rows = [line.split(" | ")[0] for line in section.splitlines() if line.startswith("| `")]
+    described = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+    assert described == {*tree, *(f"checks[].{name}" for name in tree["checks"][0])} - {"checks"}
+    assert f"`{tree['schema']}`" in section
 
 
 def test_lines_for_people(plain, signers, capsys):
