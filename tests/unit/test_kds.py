@@ -13,7 +13,8 @@ from types import SimpleNamespace
 import pytest
 
 import made_rsa
-from made_pki import CHIP, NOW, TURIN_CHIP, Pki, pem
+from made_pki import CHIP, NOW, TURIN_CHIP, Pki, holds, pem
+from made_report import VECTORS, vectors
 from troth.abi import snp_report
 from troth.abi.snp_tcb import Tcb
 from troth.cli import certs
@@ -23,6 +24,7 @@ from troth.verify.chain import chain
 from troth.verify.fetch import Fetcher
 from troth.verify.kds import Service
 from troth.verify.kds_cache import Cache
+from troth.verify.roots import AMD_ROOTS
 
 MAX_REQUESTS = 60
 
@@ -284,7 +286,7 @@ def test_a_report_gets_its_chain(fake, clock, tmp_path, line, path):
     assert {data for _, data in fetched.files} == {pki.ark, pki.ca, pki.vek, fake_list(fake, line)}
     assert len({name for name, _ in fetched.files}) == 4
     found = endorsements.collect(fetched.files)
-    assert chain(report, found, roots=[pki.root_sha256], at=NOW).holds
+    assert holds(chain(report, found, roots=[pki.root_sha256], at=NOW))
     assert any(pki.root_sha256 in note for note in fetched.notes)
     assert clock.waits == []
 
@@ -446,22 +448,6 @@ def test_either_order_of_a_chain(fake, clock, tmp_path):
     fetcher(fake, clock, tmp_path).for_report(snp_report.parse(pki.report()))
 
 
-def test_amds_service_must_give_amds_root(tmp_path):
-    """The same answers under AMD's own name are refused: the root is pinned there."""
-    pki = Pki()
-
-    class Answering(Service):
-        def get(self, path):
-            assert path == "/vcek/v1/Genoa/cert_chain"
-            return pem(pki.ca, pki.ark)
-
-    got = Fetcher(Answering(), Cache(tmp_path), at=NOW)
-    error = refused(
-        lambda: got.for_report(snp_report.parse(pki.report())), "kds-mismatch", FormatError
-    )
-    assert pki.root_sha256 in error.message
-
-
 @pytest.mark.parametrize("days", [(-9, -1), (1, 9)])
 def test_a_list_out_of_its_window_is_left_out_and_said(fake, clock, tmp_path, days):
     pki = Pki()
@@ -562,3 +548,57 @@ def test_the_verb_needs_a_report_that_is_one(fake, tmp_path):
     refused(lambda: certs.fetch(given), "snp-report-size")
     given.report = str(tmp_path / "none")
     refused(lambda: certs.fetch(given), "report-file", UsageError)
+
+
+# --- genuine answers ------------------------------------------------------------------------
+
+
+class Amd(Service):
+    """AMD's service by its name, answering from a dictionary of path prefixes."""
+
+    def __init__(self, answers):
+        super().__init__()
+        self.answers, self.asked = answers, []
+
+    def get(self, path):
+        self.asked.append(path)
+        for prefix, data in self.answers.items():
+            if path.startswith(prefix):
+                return data
+        raise FormatError("kds-unknown", "not here")
+
+
+def test_amds_service_must_give_amds_root(tmp_path):
+    """What another service may answer is refused under AMD's name: the root is pinned there."""
+    pki = Pki()
+    got = Fetcher(Amd({"/vcek/v1/Genoa/cert_chain": pem(pki.ca, pki.ark)}), Cache(tmp_path), at=NOW)
+    error = refused(lambda: got.for_report(snp_report.parse(pki.report())), "kds-mismatch")
+    assert pki.root_sha256 in error.message
+
+
+@pytest.mark.vectors
+def test_genuine_certificates_are_what_the_paths_ask_for(tmp_path, clock):
+    """Each genuine report's certificate is found under the path made from the report."""
+    entries = [entry for entry in vectors()["vectors"] if entry["signer"] == "VCEK"]
+    for entry in entries:
+        report = snp_report.parse((VECTORS / f"{entry['id']}.report.bin").read_bytes())
+        line = entry["product"].capitalize()
+        chain_file = VECTORS / "certs" / entry["product"] / "ask_ark.pem"
+        raw = bytes.fromhex(entry["reported_tcb"])
+        wanted = (
+            f"/vcek/v1/{line}/{report.chip_id.hex()}?blSPL={raw[0]:02d}&teeSPL={raw[1]:02d}"
+            f"&snpSPL={raw[6]:02d}&ucodeSPL={raw[7]:02d}"
+        )
+        amd = Amd(
+            {
+                f"/vcek/v1/{line}/cert_chain": chain_file.read_bytes(),
+                wanted: (VECTORS / f"{entry['id']}.vek.der").read_bytes(),
+            }
+        )
+        at = datetime.fromisoformat(entry["cert_not_before"]) + timedelta(days=1)
+        cache = Cache(tmp_path / entry["id"], now=lambda: clock.now, pause=clock.pause)
+        fetched = Fetcher(amd, cache, at=at).for_report(report)
+        found = endorsements.collect(fetched.files)
+        assert holds(chain(report, found, roots=AMD_ROOTS.values(), at=at)), entry["id"]
+        assert amd.asked[-1] == wanted
+        assert not any("trusted_roots" in note for note in fetched.notes)

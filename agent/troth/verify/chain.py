@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from troth.abi import snp_report
-from troth.documents.result import FAIL, NOT_CHECKED, PASS
+from troth.documents.result import FAIL, NOT_CHECKED
 from troth.record import record
 from troth.verify import links
 from troth.verify.links import Links, Path, Question
@@ -67,18 +67,6 @@ class ChainResult:
     root: Certificate | None
     extensions: VekExtensions | None
     simulated: bool
-
-    @property
-    def holds(self) -> bool:
-        """Whether every step passed, but for those that say why they do not apply.
-
-        Revocation and the chip may be unchecked: no list given, VLEK, masked id.
-        """
-        optional = ("certificate-revocation", "certificate-chip")
-        return all(
-            step.verdict == PASS or (step.verdict == NOT_CHECKED and step.code in optional)
-            for step in self.steps
-        )
 
 
 def chain(
