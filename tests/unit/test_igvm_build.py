@@ -138,6 +138,7 @@ def test_required_memory_of_more_than_32_bits():
 
 CHANGES = {
     "vcpus": {"vcpus": 3},
+    "tpm": {"tpm": True},
     "memory": {"memory_bytes": 130 * MIB},
     "cmdline": {"cmdline": "console=ttyS1"},
     "initramfs": {"initramfs": b"\x07" * 10000 + b"\x08"},
@@ -264,6 +265,16 @@ def test_the_verb(bundle, tmp_path, plain, capsys):
     for needle in (str(output), "128 MiB", "2 processors", "0x30000", "experimental: never"):
         assert needle in said.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "guest.igvm"]
+
+
+@pytest.mark.parametrize("vtpm", ["optional", "required"])
+def test_a_bundle_that_uses_a_tpm(bundle, tmp_path, vtpm):
+    path = bundle / "manifest.json"
+    document = json.loads(path.read_bytes())
+    path.write_text(json.dumps({**document, "vtpm": vtpm}))
+    words = ["igvm", "build", str(bundle), "-o", str(tmp_path / "x")]
+    assert main.main([*words, "--memory", "128M", "--vcpus", "2"]) == 0
+    assert (tmp_path / "x").read_bytes() == made(tpm=True)
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ def build(options: Options) -> int:
             memory_bytes=memory_bytes,
             vcpus=options.vcpus,
             policy=policy,
+            tpm=loaded.tpm,
             stream=stream,
         )
     terminal.line(

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ACPI tables of the guest: RSDP, XSDT, FADT, FACS, MADT and DSDT.
+"""The ACPI tables of the guest: RSDP, XSDT, FADT, FACS, MADT, DSDT and TPM2.
 
 Serves ``build``. They are pages of the file like any other, so the launch
 digest covers them and the host's own tables are never read. Must describe
 nothing that a plain q35 machine does not have.
 
 Source: ACPI specification 6.5, sections 5.2.5 (RSDP), 5.2.6 (header), 5.2.8
-(XSDT), 5.2.9 (FADT), 5.2.10 (FACS), 5.2.12 (MADT); the interrupts of a q35 from
-QEMU ``hw/i386/acpi-common.c``.
+(XSDT), 5.2.9 (FADT), 5.2.10 (FACS), 5.2.12 (MADT); TCG ACPI Specification 1.2,
+8 (TPM2); the interrupts of a q35 from QEMU ``hw/i386/acpi-common.c``.
 """
 
 from __future__ import annotations
@@ -43,6 +43,9 @@ _BOOT_ARCHITECTURE = 1 << 0 | 1 << 2
 _NO_C2, _NO_C3 = 101, 1001
 _RESET_PORT, _RESET_VALUE = 0xCF9, 0x06  # ICH9 reset control: system reset, hard
 
+_TPM_CONTROL_AREA = dsdt.TPM_BASE + 0x40
+_TPM_START_CRB = 7
+
 
 @record
 class Tables:
@@ -52,10 +55,11 @@ class Tables:
     facs: bytes
 
 
-def tables(vcpus: int) -> Tables:
+def tables(vcpus: int, *, tpm: bool = False) -> Tables:
     """The tables of a machine with ``vcpus`` processors, APIC IDs 0 to vcpus - 1.
 
-    Raises ``UsageError`` ``igvm-vcpus`` for none or more than 512.
+    ``tpm``: describe a TPM, which the host may give or not. Raises ``UsageError``
+    ``igvm-vcpus`` for no processor or more than 512.
     """
     if not 1 <= vcpus <= layout.MAX_VCPUS:
         raise UsageError(
@@ -69,10 +73,16 @@ def tables(vcpus: int) -> Tables:
         places[label] = layout.ACPI + sum(map(len, parts))
         parts.append(data.ljust(_aligned(len(data)), b"\0"))
 
-    put("DSDT", _table(b"DSDT", 2, dsdt.body()))
+    put("DSDT", _table(b"DSDT", 2, dsdt.body(tpm=tpm)))
     put("APIC", _table(b"APIC", 5, _madt_body(vcpus)))
     put("FACP", _table(b"FACP", 6, _fadt_body(places["DSDT"])))
-    put("XSDT", _table(b"XSDT", 1, struct.pack("<QQ", places["FACP"], places["APIC"])))
+    listed = ["FACP", "APIC"]
+    if tpm:
+        # No platform class, no parameters of the start method, no log: nothing has written one.
+        tpm2 = struct.pack("<HHQI12xIQ", 0, 0, _TPM_CONTROL_AREA, _TPM_START_CRB, 0, 0)
+        put("TPM2", _table(b"TPM2", 4, tpm2))
+        listed.append("TPM2")
+    put("XSDT", _table(b"XSDT", 1, b"".join(struct.pack("<Q", places[name]) for name in listed)))
     parts[0] = _rsdp(places["XSDT"]).ljust(len(parts[0]), b"\0")
     main = b"".join(parts)
     if len(main) > layout.ACPI_END - layout.ACPI:

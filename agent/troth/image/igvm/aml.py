@@ -54,6 +54,11 @@ def eisa_id(text: str) -> bytes:
     return b"\x0c" + struct.pack(">H", name) + bytes.fromhex(text[3:])
 
 
+def string(text: str) -> bytes:
+    """A string constant of ASCII text."""
+    return b"\x0d" + text.encode("ascii") + b"\0"
+
+
 def name(path: str, value: bytes) -> bytes:
     """Name (path, value)."""
     return b"\x08" + path.encode() + value
@@ -112,6 +117,11 @@ def resources(*descriptors: bytes) -> bytes:
 def io(start: int, size_bytes: int) -> bytes:
     """IO (Decode16, start, start, 1, size): ports that the device itself answers."""
     return struct.pack("<BBHHBB", 0x47, 1, start, start, 1, size_bytes)
+
+
+def fixed_memory(start: int, size_bytes: int) -> bytes:
+    """Memory32Fixed (ReadWrite, start, size): addresses that the device itself answers."""
+    return struct.pack("<BHBII", 0x86, 9, 1, start, size_bytes)
 
 
 def bus_numbers(first: int, last: int) -> bytes:

@@ -79,19 +79,27 @@ class Image:
 
 
 def image(
-    *, kernel: bytes, initramfs: bytes, cmdline: str, memory_bytes: int, vcpus: int, policy: int
+    *,
+    kernel: bytes,
+    initramfs: bytes,
+    cmdline: str,
+    memory_bytes: int,
+    vcpus: int,
+    policy: int,
+    tpm: bool = False,
 ) -> Image:
     """The file's content.
 
     ``kernel``: a bzImage; ``initramfs``: its bytes, may be empty; ``cmdline``:
     the whole kernel command line; ``memory_bytes``: of the machine; ``vcpus``:
-    its processors, with APIC IDs from 0 on; ``policy``: the SNP guest policy.
+    its processors, with APIC IDs from 0 on; ``policy``: the SNP guest policy;
+    ``tpm``: Linux is told of a TPM, which the host may give or not.
     Raises ``UsageError``: ``igvm-memory``, ``igvm-vcpus``; ``FormatError``:
     ``bzimage-*``, ``snp-policy-*``; ``BuildError``: ``igvm-kernel`` (no 64-bit
     entry, or not loaded high), ``igvm-cmdline``, ``igvm-room``.
     """
     snp_policy.parse(policy)
-    tables = acpi.tables(vcpus)
+    tables = acpi.tables(vcpus, tpm=tpm)
     if vcpus > 1 and "acpi=off" in cmdline.split():
         raise UsageError(
             "igvm-vcpus",
@@ -134,6 +142,7 @@ def build(
     vcpus: int,
     policy: int,
     stream: BinaryIO,
+    tpm: bool = False,
 ) -> int:
     """Write the file to ``stream``; return its size in bytes. Arguments and errors: ``image``."""
     content = image(
@@ -143,6 +152,7 @@ def build(
         memory_bytes=memory_bytes,
         vcpus=vcpus,
         policy=policy,
+        tpm=tpm,
     )
     return write(content, version=VERSION, stream=stream)
 

@@ -5,12 +5,14 @@ Serves ``acpi``. The launch digest covers it, so this is the only ACPI machine
 language that such a guest ever runs (SECURITY S11). It holds the PCI host
 bridge with its windows and interrupt lines, power-off, and one method: no
 firmware has told the chip set where its power-management registers are, so
-``_INI`` does. Must never touch memory.
+``_INI`` does. A TPM is described where the image uses one. Must never touch
+memory.
 
 Sources: ACPI specification 6.5, 6.1.5 (_HID), 6.2.2 (_CRS), 6.2.13 (_PRT),
 6.5.1 (_INI), 7.4.2 (_Sx); PCI Firmware Specification 3.3, 4.1; Intel ICH9 data
 sheet (316972), 13.1.13 (PMBASE), 13.1.14 (ACPI_CNTL); QEMU
-``hw/isa/lpc_ich9.c`` (interrupt lines) and ``hw/acpi/core.c`` (sleep types).
+``hw/isa/lpc_ich9.c`` (interrupt lines), ``hw/acpi/core.c`` (sleep types) and
+``include/hw/acpi/tpm.h`` (where tpm-crb is).
 """
 
 from __future__ import annotations
@@ -19,6 +21,10 @@ from troth.image.igvm import aml
 
 PM_BASE = 0x600
 """The I/O port where ``_INI`` puts the power-management registers: where firmware puts them."""
+
+TPM_BASE = 0xFED4_0000
+"""Where the registers of a TPM with a command response buffer (CRB) are."""
+_TPM_BYTES = 0x1000
 
 _PMBASE_REGISTER = 0x40
 _PMBASE_VALUE = PM_BASE | 1  # bit 0: an I/O address, hardwired
@@ -29,8 +35,8 @@ _MEMORY_WINDOW = (0xC000_0000, 0xFEBF_FFFF)
 _LAST_BUS = 0xFF
 
 
-def body() -> bytes:
-    """The definition block: everything after the table's header."""
+def body(*, tpm: bool) -> bytes:
+    """The definition block: everything after the table's header. ``tpm``: there may be one."""
     chipset = aml.device(
         "ISA_",
         aml.name("_ADR", aml.integer(0x001F_0000)),
@@ -64,7 +70,16 @@ def body() -> bytes:
     )
     # Sleep type 0 is "soft off" to QEMU's ICH9.
     off = aml.name("_S5_", aml.package(*[aml.integer(0)] * 4))
-    return aml.scope("\\_SB_", bridge) + off
+    return aml.scope("\\_SB_", bridge, *([_tpm()] if tpm else [])) + off
+
+
+def _tpm() -> bytes:
+    """A TPM 2.0 for the driver to find; a machine without one answers nothing there."""
+    return aml.device(
+        "TPM_",
+        aml.name("_HID", aml.string("MSFT0101")),
+        aml.name("_CRS", aml.resources(aml.fixed_memory(TPM_BASE, _TPM_BYTES))),
+    )
 
 
 def _interrupt_lines() -> bytes:

@@ -25,11 +25,15 @@ _HINT = "the bundle was changed or only partly copied; build it again"
 
 @record
 class Parts:
-    """The bytes of ``vmlinuz`` and ``initramfs``, and the text of ``cmdline`` without newline."""
+    """The bytes of ``vmlinuz`` and ``initramfs``, and the text of ``cmdline`` without newline.
+
+    ``tpm``: the image uses a TPM where there is one.
+    """
 
     kernel: bytes
     initramfs: bytes
     cmdline: str
+    tpm: bool
 
 
 def read(folder: Path) -> Parts:
@@ -58,6 +62,7 @@ def read(folder: Path) -> Parts:
         cmdline=_read(folder, known.get("cmdline"), "cmdline")
         .removesuffix(b"\n")
         .decode("utf-8", "surrogateescape"),
+        tpm=bundle.vtpm != "none",
     )
 
 
