@@ -13,7 +13,6 @@ Sources: microsoft/igvm, ``igvm/src/measurement/snp.rs``; QEMU,
 
 from __future__ import annotations
 
-from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from troth.abi import snp_policy
@@ -22,6 +21,7 @@ from troth.abi.igvm.file import ARCHITECTURES, X64, Pages
 from troth.errors import FormatError, UsageError
 from troth.measure import launch
 from troth.measure.igvm_runs import Notes, Runs, count
+from troth.measure.igvm_sinks import PlainSink, SnpSink
 from troth.record import record
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ MAX_VCPUS = 512
 
 _STRETCH_PAGES = 256  # read and hashed at once: 1 MiB
 _PAGE = h.PAGE_BYTES
-_ZEROS = bytes(_PAGE)
 _FEATURES = slice(0x3B0, 0x3B8)  # SEV_FEATURES in a VMSA
 _CR0 = slice(0x158, 0x160)
 _VMSA_PLATFORMS = (h.SEV_SNP, h.SEV_ES)
@@ -149,78 +148,6 @@ def check_policy(measured: Measured, *, where: str = "") -> None:
         )
 
 
-class _Sink:
-    """Pages go in, a digest comes out: SNP's."""
-
-    def __init__(self, *, native_zero: bool) -> None:
-        self._digest = launch.LaunchDigest()
-        self._native_zero = native_zero
-        self.runs = Runs()
-
-    def data(self, gpa: int, data: bytes) -> None:
-        self._digest.region(gpa, data)
-        self.runs.add("Normal", gpa, len(data) // _PAGE)
-
-    def zeros(self, gpa: int, pages: int) -> None:
-        if self._native_zero:
-            self._update(launch.ZERO, "Zero", gpa, pages)
-        else:
-            self._digest.zeros(gpa, pages)
-            self.runs.add("Normal", gpa, pages)
-
-    def unmeasured(self, gpa: int, pages: int) -> None:
-        self._update(launch.UNMEASURED, "Unmeasured", gpa, pages)
-
-    def secrets(self, gpa: int, pages: int) -> None:
-        self._update(launch.SECRETS, "Secrets", gpa, pages)
-
-    def cpuid(self, gpa: int, pages: int) -> None:
-        self._update(launch.CPUID, "Cpuid", gpa, pages)
-
-    def vmsa(self, gpa: int, page: bytes) -> None:
-        self._digest.vmsa(page, gpa)
-        self.runs.add("VMSA", gpa, 1)
-
-    def value(self) -> bytes:
-        return self._digest.value
-
-    def _update(self, page_type: int, name: str, gpa: int, pages: int) -> None:
-        self._digest.update(page_type, gpa, pages=pages)
-        self.runs.add(name, gpa, pages)
-
-
-class _PlainSink:
-    """The digest of SEV and SEV-ES: the bytes that are encrypted in place, without addresses."""
-
-    def __init__(self, *, zeros: bool) -> None:
-        self._digest = sha256()
-        self._zeros = zeros
-        self.runs = Runs()
-
-    def data(self, gpa: int, data: bytes) -> None:
-        self._digest.update(data)
-        self.runs.add("Normal", gpa, len(data) // _PAGE)
-
-    def zeros(self, gpa: int, pages: int) -> None:
-        if self._zeros:
-            for _ in range(pages):
-                self._digest.update(_ZEROS)
-        self.runs.add("Normal", gpa, pages)
-
-    def unmeasured(self, gpa: int, pages: int) -> None:
-        """Nothing is done with such pages before SNP."""
-
-    # No SEV platform has these; a file's data for them are not used.
-    secrets = cpuid = unmeasured
-
-    def vmsa(self, gpa: int, page: bytes) -> None:
-        self._digest.update(page)
-        self.runs.add("VMSA", gpa, 1)
-
-    def value(self) -> bytes:
-        return self._digest.digest()
-
-
 class _Walk:
     """One pass over the headers of ``file`` for ``platform``."""
 
@@ -237,8 +164,8 @@ class _Walk:
         self._snp = platform.platform_type == h.SEV_SNP
         self._peer = compat is not None
         self._types = {item.compatibility_mask: item.platform_type for item in file.platforms}
-        self._sink: _Sink | _PlainSink = (
-            _Sink(native_zero=native_zero) if self._snp else _PlainSink(zeros=not self._peer)
+        self._sink: SnpSink | PlainSink = (
+            SnpSink(native_zero=native_zero) if self._snp else PlainSink(zeros=not self._peer)
         )
         self._kinds = _kinds(snp=self._snp, peer=self._peer)
         self._steps: dict[int, Callable[[int, int], None]] = {
