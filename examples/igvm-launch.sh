@@ -13,10 +13,11 @@
 #   HOST_DATA=             32 bytes in base64, which the report shows
 #   ID_BLOCK= ID_AUTH=     base64 of `troth measure id-block`; a file signed with
 #                          `troth igvm sign` carries them itself and needs neither
+#   TPM_SOCKET=            control socket of a swtpm, for a bundle that uses the host's TPM
 #   QEMU=qemu-system-x86_64
 #   DRY_RUN=1              print the command instead of running it
 set -eu
-[ $# -eq 2 ] || { sed -n '3,22s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -eq 2 ] || { sed -n '3,21s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 bundle=$1 file=$2
 [ -f "$bundle/manifest.json" ] || { echo "igvm-launch: $bundle is no bundle" >&2; exit 2; }
 [ -f "$file" ] || { echo "igvm-launch: no $file" >&2; exit 2; }
@@ -35,6 +36,9 @@ set -- "${QEMU:-qemu-system-x86_64}" -no-user-config -nodefaults -no-reboot -dis
     -machine q35,confidential-guest-support=sev0,igvm-cfg=igvm0,memory-backend=ram0,vmport=off,smm=off \
     -object "memory-backend-memfd,id=ram0,size=$memory,share=true,prealloc=false,reserve=false" \
     -object "$guest" -object "igvm-cfg,id=igvm0,file=$file" -serial stdio
+
+[ -z "${TPM_SOCKET:-}" ] || set -- "$@" -chardev "socket,id=swtpm,path=$TPM_SOCKET" \
+    -tpmdev emulator,id=tpm0,chardev=swtpm -device tpm-crb,tpmdev=tpm0
 
 for image in "$bundle"/root.img "$bundle"/volume-*.img; do
     [ -f "$image" ] || continue

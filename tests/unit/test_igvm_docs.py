@@ -82,12 +82,19 @@ def test_the_launch_script(tmp_path):
     text = " ".join(found)
     assert "-vga none" in text
     assert "-bios" not in text
+    assert "tpm" not in text
     assert "size=512M" in text
     assert "host-data=AA==,id-block=B,id-auth=C" in text
     assert f"file={tmp_path}/a bundle/volume-models.img" in text
     assert text.count("virtio-blk-pci") == 2
     assert "serial=root," in text
     assert "serial=models," in text
+
+
+def test_the_launch_script_with_a_tpm(tmp_path):
+    text = " ".join(words(tmp_path, TPM_SOCKET="/run/x"))
+    assert "-chardev socket,id=swtpm,path=/run/x" in text
+    assert "-device tpm-crb,tpmdev=tpm0" in text
 
 
 def test_the_launch_script_without_a_bundle(tmp_path):
