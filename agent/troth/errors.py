@@ -10,6 +10,7 @@
     ├── FormatError         bytes or a document from outside break their format
     ├── BuildError          an image cannot be made from these inputs
     ├── Refusal             the guest ends its boot; the code is printed and measured
+    ├── ProviderError       the platform, or the agent, gave no report that can be used
     └── MachineError        a virtual machine did not do what was asked of it
 
 ``code`` is stable, lower case words joined by hyphens, listed in
@@ -66,6 +67,10 @@ class BuildError(TrothError):
 
 class Refusal(TrothError):  # noqa: N818 - the word of the console line and of the log
     """PID 1 will not go on. The code is public: it is printed and measured."""
+
+
+class ProviderError(TrothError):
+    """A report or a key was asked of the platform, and what came cannot be used."""
 
 
 class MachineError(TrothError):

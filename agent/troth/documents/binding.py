@@ -10,8 +10,7 @@ because it is empty (source: docs/formats.md, "Bindings").
 
 from __future__ import annotations
 
-import hashlib
-
+from troth.abi.hashes import sha512
 from troth.errors import FormatError, UsageError
 from troth.record import record
 
@@ -124,7 +123,7 @@ def evidence_binding(values: EvidenceBinding) -> bytes:
 
 
 def _sha512(*fields: tuple[int, bytes]) -> bytes:
-    digest = hashlib.sha512()
+    digest = sha512()
     for kind, value in fields:
         digest.update(bytes([kind]) + _length(value) + value)
     return digest.digest()
