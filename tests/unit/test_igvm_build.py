@@ -14,6 +14,8 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from made_kernel import linux_bytes
 from troth.abi import bzimage
@@ -107,11 +109,17 @@ def test_memory_as_qemu_splits_it(size, wanted):
     ]  # fmt: skip
 
 
+def memory_plan(memory_bytes):
+    header = bzimage.setup_header(PLAIN["kernel"])
+    return layout.plan(header, kernel_bytes=1, initramfs_bytes=1, memory_bytes=memory_bytes)
+
+
 def test_required_memory_comes_before_the_pages_in_it():
     """And between the kinds of QEMU's memory, so that QEMU joins no pages across them."""
-    content = build.image(**{**PLAIN, "memory_bytes": 3 << 30})
+    plan = memory_plan(3 << 30)
+    high, above = (replace(region, size_bytes=2 * MIB) for region in plan.ram[3:])
     found, last = [], None
-    for header, _ in content:
+    for header, _ in build.Image(replace(plan, ram=(*plan.ram[:3], high, above)), (), policy=0):
         if isinstance(header, h.RequiredMemory):
             found.append((header.gpa, header.size_bytes))
             last = header
@@ -119,15 +127,12 @@ def test_required_memory_comes_before_the_pages_in_it():
             assert last is not None
             assert last.gpa <= header.gpa < last.gpa + last.size_bytes
     assert found == [
-        (0, 0xA0000), (0xC0000, 0x20000), (0xE0000, 0x20000), (MIB, 2047 * MIB), (4 << 30, 1 << 30),
+        (0, 0xA0000), (0xC0000, 0x20000), (0xE0000, 0x20000), (MIB, 2 * MIB), (4 << 30, 2 * MIB),
     ]  # fmt: skip
 
 
 def test_required_memory_of_more_than_32_bits():
-    plan = layout.plan(
-        bzimage.setup_header(PLAIN["kernel"]),
-        kernel_bytes=1, initramfs_bytes=1, memory_bytes=7 << 30,
-    )  # fmt: skip
+    plan = memory_plan(7 << 30)
     headers = iter(build.Image(replace(plan, ram=plan.ram[4:]), (), policy=0x30000))
     assert [header for header, _ in itertools.islice(headers, 2, 5)] == [
         h.RequiredMemory(4 << 30, 1, 2 << 30),
@@ -186,6 +191,46 @@ def test_refusals(changes, kind, code):
         build.build(**{**PLAIN, **changes}, stream=stream)
     assert caught.value.code == code
     assert stream.getvalue() == b""
+
+
+@given(
+    pref_page=st.integers(0, 1 << 16),
+    init_size=st.integers(0, 1 << 28) | st.just((1 << 32) - 1),
+    kernel_bytes=st.integers(1, 1 << 26),
+    initramfs_bytes=st.integers(0, 1 << 29) | st.just(4 << 30),
+    initrd_addr_max=st.sampled_from([0x7FFFFFFF, 0x37FFFFFF, 0xFFFFFFFF, 0]),
+    memory=st.integers(64, 15 << 10),
+)
+def test_nothing_overlaps(
+    pref_page, init_size, kernel_bytes, initramfs_bytes, initrd_addr_max, memory
+):
+    header = replace(
+        bzimage.setup_header(PLAIN["kernel"]),
+        pref_address=pref_page << 12,
+        init_size_bytes=init_size,
+        initrd_addr_max=initrd_addr_max,
+    )
+    try:
+        plan = layout.plan(
+            header,
+            kernel_bytes=kernel_bytes,
+            initramfs_bytes=initramfs_bytes,
+            memory_bytes=memory * 2 * MIB,
+        )
+    except BuildError as error:
+        assert error.code == "igvm-room"
+        return
+    for before, after in itertools.pairwise(plan.ram):
+        assert before.end <= after.gpa
+    assert sum(region.size_bytes for region in plan.e820) == sum(
+        region.size_bytes for region in plan.ram
+    )
+    (place,) = [region for region in plan.ram if region.gpa <= plan.kernel < region.end]
+    assert place.kind == layout.E820_RAM
+    assert plan.kernel >= MIB
+    assert plan.kernel + max(init_size, kernel_bytes) <= plan.initramfs
+    assert plan.initramfs % 4096 == 0
+    assert plan.initramfs + initramfs_bytes <= min(place.end, initrd_addr_max + 1)
 
 
 def test_room_is_used_to_the_last_page():
