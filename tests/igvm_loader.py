@@ -24,6 +24,8 @@ VMSA_GPA = 0xFFFF_FFFF_F000
 SNP = 2
 #: q35 keeps at most this below 4 GiB; a larger memory is split at 2 GiB.
 LOW_LIMIT, LOW_SPLIT, FOUR_GIB = 0xB000_0000, 0x8000_0000, 1 << 32
+#: Option ROMs, then the BIOS, up to 1 MiB; to QEMU two regions.
+_ROMS, _BIOS, _MIB = 0xC0000, 0xE0000, 0x100000
 
 _SUPPORTED_PLATFORM, _GUEST_POLICY = 0x001, 0x101
 _PAGE_DATA, _VP_CONTEXT, _REQUIRED_MEMORY, _SNP_ID_BLOCK = 0x302, 0x304, 0x305, 0x30B
@@ -433,6 +435,7 @@ class Given:
     memory_bytes: int
     vcpus: int
     policy: int
+    tpm: bool = False
 
     def field(self, at: int, size: int) -> int:
         """A field of the kernel's setup header, by its offset in the file."""
@@ -453,9 +456,9 @@ class Given:
 
     @property
     def machine(self) -> list[tuple[int, int]]:
-        """Where q35 has RAM that a guest may use as such."""
+        """Where q35 has memory, and may be given some: one row for each of its memory regions."""
         low = self.memory_bytes if self.memory_bytes < LOW_LIMIT else LOW_SPLIT
-        rows = [(0, 0xA0000), (0x100000, low)]
+        rows = [(0, 0xA0000), (_ROMS, _BIOS), (_BIOS, _MIB), (_MIB, low)]
         if low < self.memory_bytes:
             rows.append((FOUR_GIB, FOUR_GIB + self.memory_bytes - low))
         return rows
@@ -654,7 +657,7 @@ def _check_memory(
         if kind != _RAM:
             continue
         offered += end - start
-        if start < 0x100000 and end > 0xA0000:
+        if start < _MIB and end > 0xA0000:
             found.append("memory map: RAM between 640 KiB and 1 MiB")
         if start % PAGE or end % PAGE:
             found.append(f"memory map: RAM {start:#x}-{end:#x} is not whole pages")
@@ -675,6 +678,10 @@ def _check_memory(
         for start, end, kind in table
     ):
         found.append("memory map: no RAM below 640 KiB for the trampolines of the processors")
+    # drivers/firmware/iscsi_ibft_find.c reads all of the ROM area where EFI has not started Linux.
+    roms = {image.pages.get(gpa) for gpa in range(_ROMS, _MIB, PAGE)}
+    if roms != {ZERO} or _kind(table, _ROMS, _MIB) != {_RESERVED}:
+        found.append("memory map: the ROM area is not empty memory, or not reserved")
     if 1 in {kind for gpa in (*image.cpuid, *image.secrets) for kind in
              _kind(table, gpa, gpa + PAGE)}:  # fmt: skip
         found.append("memory map: the CPUID or the secrets page is called RAM")
@@ -688,6 +695,10 @@ def _check_setup_data(
     blobs = [entry for entry in entries if entry[1] == 7]
     for at, _, data in entries:
         claims.add(f"setup_data at {at:#x}", at, 16 + len(data))
+        # Linux reserves the entries itself, and reads them late (arch/x86/kernel/ksysfs.c) with
+        # memremap, which until 6.15 takes all that is no RAM for shared memory in an SEV guest.
+        if _kind(table, at, at + 16 + len(data)) != {_RAM}:
+            found.append(f"setup_data at {at:#x}: not in RAM, so Linux would map it shared")
     if len(blobs) != 1 or len(blobs[0][2]) != 4:
         found.append("setup_data: not exactly one SETUP_CC_BLOB with an address")
         return
@@ -702,8 +713,9 @@ def _check_setup_data(
         found.append(f"CC blob: secrets {secrets:#x}, {secrets_bytes:#x} bytes")
     if image.cpuid != [cpuid] or cpuid_bytes != PAGE:
         found.append(f"CC blob: CPUID table {cpuid:#x}, {cpuid_bytes:#x} bytes")
-    # Linux maps it with ioremap, which refuses RAM, and does not keep others away from it.
-    if not _kind(table, where, where + 40) <= {_RESERVED, _ACPI, _NVS}:
+    # Linux reads it more than once, and keeps nobody away from it but where it keeps everybody
+    # away (arch/x86/kernel/setup.c: the first 64 KiB).
+    if where + 40 > 1 << 16 and not _kind(table, where, where + 40) <= {_RESERVED, _ACPI, _NVS}:
         found.append("CC blob: in memory that Linux would use for something else")
 
 
@@ -744,12 +756,14 @@ def _check_acpi(
             found.append(f"{name}: signature {data[:4]!r} or length")
         if sum(data) % 256:
             found.append(f"{name}: checksum")
-        if not _kind(table, at, at + len(data)) <= {_ACPI, _NVS, _RESERVED}:
-            found.append(f"{name}: in memory that Linux would use for something else")
+        if not _kind(table, at, at + len(data)) <= {_ACPI, _NVS}:
+            found.append(f"{name}: in memory that Linux uses for something else or maps shared")
         return data
 
-    if not _kind(table, where, where + 36) <= {_ACPI, _NVS, _RESERVED}:
-        found.append("RSDP: in memory that Linux would use for something else")
+    # ioremap, which maps them, takes what is merely reserved for shared memory in an SEV guest
+    # (arch/x86/mm/ioremap.c, __ioremap_check_encrypted).
+    if not _kind(table, where, where + 36) <= {_ACPI, _NVS}:
+        found.append("RSDP: in memory that Linux uses for something else or maps shared")
     xsdt = read("XSDT", int.from_bytes(root[24:32], "little"))
     tables = {}
     for (at,) in struct.iter_unpack("<Q", xsdt[36 : 36 + (len(xsdt) - 36) // 8 * 8]):
@@ -757,9 +771,14 @@ def _check_acpi(
         if name in tables:
             found.append(f"{name}: twice")
         tables[name] = read(name, at)
-    if {"FACP", "APIC"} - set(tables):
-        found.append(f"XSDT: only {sorted(tables)}")
+    wanted = {"FACP", "APIC", *(["TPM2"] if given.tpm else [])}
+    if set(tables) != wanted:
+        found.append(f"XSDT: {sorted(tables)} instead of {sorted(wanted)}")
+    if not {"FACP", "APIC"} <= set(tables):
         return
+    # TCG ACPI specification, "TPM2": the control area of QEMU's tpm-crb, started by a register.
+    if "TPM2" in tables and tables["TPM2"][36:52] != struct.pack("<HHQI", 0, 0, 0xFED40040, 7):
+        found.append("TPM2: not the device that QEMU has")
     fadt = tables["FACP"].ljust(276, b"\0")
     narrow, wide = struct.unpack_from("<I", fadt, 40)[0], struct.unpack_from("<Q", fadt, 140)[0]
     if (narrow and wide and narrow != wide) or not (narrow or wide):
@@ -773,8 +792,8 @@ def _check_acpi(
         claims.add("FACS", facs, 64)
         if image.read(facs, 8) != b"FACS" + struct.pack("<I", 64) or facs % 64:
             found.append("FACS: signature, length or alignment")
-        if not _kind(table, facs, facs + 64) <= {_NVS, _RESERVED}:
-            found.append("FACS: in memory that Linux would use for something else")
+        if not _kind(table, facs, facs + 64) <= {_NVS}:
+            found.append("FACS: in memory that Linux uses for something else or maps shared")
     if len(tables["FACP"]) < 244 or tables["FACP"][8] < 5:
         found.append("FACP: shorter or older than ACPI 5")
     _check_madt(tables["APIC"], given, found)

@@ -16,6 +16,7 @@ What differs from a launch by SNP firmware, and nothing else does:
 
 from __future__ import annotations
 
+import re
 import struct
 import subprocess
 from typing import TYPE_CHECKING
@@ -110,13 +111,19 @@ def memory_files(image: Image, place: Path) -> list[tuple[int, Path]]:
 
 
 def run(
-    image: Image, place: Path, *, memory_mib: int, cpus: int, disks: tuple[qemu.DiskImage, ...] = ()
+    image: Image,
+    place: Path,
+    *,
+    memory_mib: int,
+    cpus: int,
+    disks: tuple[qemu.DiskImage, ...] = (),
+    extra: tuple[str, ...] = (),
 ) -> Boot:
     """Boot ``image``, with the machine and the disks of ``troth run``."""
     machine = qemu.Machine(
         kernel=place, initramfs=place, cmdline="", memory_mib=memory_mib, cpus=cpus,
         accelerator="tcg", firmware="seabios", disks=disks, forwards=(), ports=(),
-        tpm_socket=None, monitor_socket=place / "monitor",
+        tpm_socket=None, monitor_socket=place / "monitor", extra=extra,
     )  # fmt: skip
     words = list(qemu.command(machine, qemu.load_description()))
     at = words.index("-kernel")
@@ -139,3 +146,17 @@ def _finish(words: list[str], **files) -> int:
         except subprocess.TimeoutExpired:
             process.kill()
             return process.wait()
+
+
+def undefined_instruction(image: Image, place: Path) -> str:
+    """The 4 bytes, in hex, of the first instruction that the processor does not know."""
+    log = place / "log"
+    run(image, place, memory_mib=256, cpus=1, extra=("-d", "in_asm,int", "-D", str(log)))
+    text = log.read_text()
+    fault = re.search(r" v=06 .* pc=([0-9a-f]{16})", text)
+    assert fault, "no #UD"
+    code: dict[int, int] = {}
+    for at, line in re.findall(r"^0x([0-9a-f]+):  ((?:[0-9a-f]{2} )+)", text, re.MULTILINE):
+        code |= dict(enumerate(bytes.fromhex(line), int(at, 16)))
+    pc = int(fault[1], 16)
+    return bytes(code[pc + offset] for offset in range(4)).hex()

@@ -15,7 +15,7 @@ import pytest
 from boot import igvm_native
 from boot.bundles import TROTH
 from boot.expected import check_registers
-from igvm_loader import PAGE, Given, load, problems, registers
+from igvm_loader import PAGE, ZERO, Given, load, problems, registers
 from troth.abi import cpio
 from troth.image.igvm.build import build
 from troth.machine.qemu import DiskImage
@@ -165,22 +165,44 @@ def test_a_built_file_boots(forge, boot, token, bundle, tmp_path):
 
 
 def test_the_cc_blob_is_found(forge, tmp_path):
-    """By Linux 6.1, which copies the CPUID table of whatever blob it finds, SNP or not."""
+    """By Linux 6.1, which copies the CPUID table of whatever blob it finds, SNP or not.
+
+    With so much memory that q35 has a part of it above 4 GiB.
+    """
     kernel = re.search(r'vmlinuz = "([^"]+)"', forge._kernel("6.1"))[1]
     cmdline = "console=ttyS0 panic=-1 ignore_loglevel"
-    given = Given(Path(kernel).read_bytes(), cpio.write([]), cmdline, 256 * MIB, 3, POLICY)
+    given = Given(Path(kernel).read_bytes(), cpio.write([]), cmdline, 3072 * MIB, 3, POLICY)
     image = built(given)
     leaves = [(leaf, 0, 0x8000_0008 if leaf >> 31 else 0x10, 0, 0, 0) for leaf in (0, 0x8000_0000)]
     filled = igvm_native.cpuid_table(*leaves, *((leaf, 0, 0, 0, 0, 0) for leaf in range(1, 6)))
     found = igvm_native.run(
         igvm_native.without_sev(image, unlink=False, cpuid=filled), tmp_path,
-        memory_mib=256, cpus=3,
+        memory_mib=3072, cpus=3,
     )  # fmt: skip
     lines = kernel_lines(found)
     assert lines[0].startswith("Linux version 6.1.")
     assert "SEV: Using SNP CPUID table, 7 entries present." in lines
     assert "smp: Brought up 1 node, 3 CPUs" in lines
+    assert [line for line in lines if line.startswith("BIOS-e820:")] == memory_map(image)
+    available = next(line for line in lines if line.startswith("Memory: "))
+    assert int(re.search(r"/(\d+)K available", available)[1]) > 3071 << 10
     check_tables(image, lines)
     # It has no root, so it panics, and the reset of our tables ends QEMU.
     assert any("Unable to mount root fs" in line for line in lines)
     assert found.status == 0
+
+
+def test_newer_linux_takes_the_cc_blob(forge, tmp_path):
+    """As far as a processor without SNP can go: to the first instruction that needs one.
+
+    Linux 6.12 has then found the blob and the CPUID table. An empty table, which no firmware
+    leaves behind, it answers with a request for termination (VMGEXIT).
+    """
+    kernel = re.search(r'vmlinuz = "([^"]+)"', forge._kernel("6.12"))[1]
+    given = Given(Path(kernel).read_bytes(), cpio.write([]), "nokaslr", 256 * MIB, 1, POLICY)
+    image = built(given)
+    filled = igvm_native.cpuid_table((0, 0, 0x10, 0, 0, 0))
+    rmpadjust, vmgexit = "f30f01fe", "f30f01d9"
+    for table, instruction in ((filled, rmpadjust), (ZERO, vmgexit)):
+        native = igvm_native.without_sev(image, unlink=False, cpuid=table)
+        assert igvm_native.undefined_instruction(native, tmp_path) == instruction

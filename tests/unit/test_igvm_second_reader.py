@@ -64,7 +64,8 @@ def file_of(given):
     stream = io.BytesIO()
     build(
         kernel=given.kernel, initramfs=given.initramfs, cmdline=given.cmdline,
-        memory_bytes=given.memory_bytes, vcpus=given.vcpus, policy=given.policy, stream=stream,
+        memory_bytes=given.memory_bytes, vcpus=given.vcpus, policy=given.policy, tpm=given.tpm,
+        stream=stream,
     )  # fmt: skip
     return stream.getvalue()
 
@@ -94,7 +95,7 @@ def test_a_built_file_has_no_problems(good, given):
     "given",
     [
         replace(made(128 * MIB, 1, initramfs_bytes=1, cmdline=""), policy=0x1A0000),
-        replace(made(130 * MIB, 64), kernel=made_kernel(init_bytes=37 * MIB + 0x123)),
+        replace(made(130 * MIB, 64), tpm=True, kernel=made_kernel(init_bytes=37 * MIB + 0x123)),
         replace(
             made(128 * MIB, 3, initramfs_bytes=9 * MIB, cmdline="x" * 2047),
             kernel=made_kernel(protected_bytes=MIB),
@@ -115,6 +116,7 @@ def test_other_sizes(given):
     [
         ({"policy": 0x10000}, "policy: "),
         ({"vcpus": 3}, "APIC: processors"),
+        ({"tpm": True}, "XSDT: ['APIC', 'FACP'] instead of ['APIC', 'FACP', 'TPM2']"),
         ({"memory_bytes": 130 * MIB}, "are not offered"),
         ({"memory_bytes": 127 * MIB}, "where the machine has no memory"),
         ({"cmdline": "console=ttyS1 panic=-1"}, "command line: not the one given"),
@@ -271,13 +273,13 @@ def e820(change):
     return apply
 
 
-def set_kind(find):
-    """Call the pages RAM in which ``find`` (of an image: gpa) lies."""
+def set_kind(find, kind=1):
+    """Call the pages RAM, or what ``kind`` says, in which ``find`` (of an image: gpa) lies."""
 
     def change(rows, image):
         gpa = find(image) // PAGE * PAGE
         row = next(row for row in rows if row[0] <= gpa < row[0] + row[1])
-        row[2] = 1
+        row[2] = kind
 
     return e820(change)
 
@@ -288,6 +290,13 @@ def drop(find):
 
 def blob_at(image):
     return image.number(image.number(params_at(image) + 0x250, 8) + 16, 4)
+
+
+def blob_into_ram(image):
+    """Before the initramfs, where Linux knows of nothing that it should spare."""
+    to = image.number(params_at(image) + 0x218, 4) - PAGE
+    image.write(to, image.read(blob_at(image), 40))
+    image.write(image.number(params_at(image) + 0x250, 8) + 16, to.to_bytes(4, "little"))
 
 
 def rsdp(image):
@@ -464,10 +473,13 @@ BROKEN = {
     "map no low": (e820(without_low), "for the trampolines"),
     "map hole": (e820(hole_as_ram), "between 640 KiB and 1 MiB"),
     "map odd": (e820(lambda rows, image: rows[-1].__setitem__(1, rows[-1][1] - 1)), "whole pages"),
+    "rom page": (drop(lambda image: 0xC8000), "the ROM area"),
+    "rom filled": (flip(lambda image: 0xF0000), "the ROM area"),
+    "rom is acpi": (set_kind(lambda image: 0xF0000, 3), "the ROM area"),
     "ram page": (drop(lambda image: 24 * MIB), "RAM page 0x1800000 is not in the file"),
     "secrets are ram": (set_kind(lambda image: image.secrets[0]), "is called RAM"),
     "cpuid is ram": (set_kind(lambda image: image.cpuid[0]), "is called RAM"),
-    "blob is ram": (set_kind(blob_at), "CC blob: in memory"),
+    "blob is ram": (blob_into_ram, "CC blob: in memory"),
     "tables are ram": (set_kind(rsdp), "RSDP: in memory"),
     "dsdt is ram": (set_kind(acpi("DSDT")), "DSDT: in memory"),
     "page 0": (drop(lambda image: 0), "no measured page"),
@@ -498,6 +510,10 @@ BROKEN = {
     "madt": (flip(acpi("APIC"), 40), "APIC: checksum"),
     "dsdt": (flip(acpi("DSDT"), 60), "DSDT: checksum"),
     "facs": (flip(acpi("FACS"), 4), "FACS: signature"),
+    "rsdp is reserved": (set_kind(rsdp, 2), "RSDP: in memory"),
+    "dsdt is reserved": (set_kind(acpi("DSDT"), 2), "DSDT: in memory"),
+    "setup_data is reserved": (
+        set_kind(lambda image: image.number(params_at(image) + 0x250, 8), 2), "not in RAM, so"),
     "facs is ram": (set_kind(acpi("FACS")), "FACS: in memory"),
     "madt address": (summed(acpi("APIC"), 36, b"\1"), "address of the local APIC"),
     "madt id": (summed(acpi("APIC"), 44 + 3, b"\7"), "APIC: processors"),
