@@ -319,6 +319,15 @@ def test_an_igvm_bundle_agrees_and_a_changed_file_does_not(igvm, tmp_path):
     assert failures(copy, one)[f"launch {one.launch[0].digest[:16]}"].startswith("igvm-")
 
 
+@pytest.mark.parametrize(("vtpm", "told"), [("none", False), ("optional", True)])
+def test_an_igvm_file_tells_of_a_tpm_where_the_image_uses_one(tmp_path, vtpm, told):
+    folder = tmp_path / "out"
+    values = made_bundle.make(folder, image="igvm = true", launch='memory = ["128M"]', vtpm=vtpm)
+    data = (folder / "guest.igvm").read_bytes()
+    assert (b"TPM2" in data, b"MSFT0101" in data) == (told, told)
+    assert failures(folder, values) == {}
+
+
 def test_igvm_statements_that_the_file_does_not_bear(igvm):
     folder, values = igvm
     policy = policy_json.parse((folder / "policy.json").read_bytes())

@@ -58,7 +58,7 @@ def make(manifest: Manifest, stage: Path, *, policy: Policy, progress: Progress)
         for shape in launch_values.shapes(launch):
             with progress.step(shape.file):
                 with (stage / shape.file).open("wb") as stream:
-                    write_igvm(stage, shape, cmdline=policy.cmdline, policy=launch.policy,
+                    write_igvm(stage, shape, policy=policy, guest_policy=launch.policy,
                                stream=stream)  # fmt: skip
                 files.append(shape.file)
                 values += launch_values.of_igvm(
@@ -78,15 +78,23 @@ def make(manifest: Manifest, stage: Path, *, policy: Policy, progress: Progress)
     )
 
 
-def write_igvm(folder: Path, shape: Shape, *, cmdline: str, policy: int, stream: BinaryIO) -> None:
-    """Write the IGVM file of ``shape`` from the kernel and initramfs in ``folder``."""
+def write_igvm(
+    folder: Path, shape: Shape, *, policy: Policy, guest_policy: int, stream: BinaryIO
+) -> None:
+    """Write the IGVM file of ``shape`` from the kernel and initramfs in ``folder``.
+
+    ``policy``: the bundle's, for the command line and whether a TPM is used;
+    ``guest_policy``: SNP's.
+    """
     igvm_build.build(
         kernel=(folder / "vmlinuz").read_bytes(),
         initramfs=(folder / "initramfs").read_bytes(),
-        cmdline=cmdline,
+        cmdline=policy.cmdline,
         memory_bytes=shape.memory_bytes,
         vcpus=shape.vcpus,
-        policy=policy,
+        policy=guest_policy,
+        # As troth igvm build makes it of the same bundle.
+        tpm=policy.vtpm != "none",
         stream=stream,
     )
 
@@ -108,11 +116,11 @@ class _Digest(io.RawIOBase):
         return view.nbytes
 
 
-def igvm_sha256(folder: Path, shape: Shape, *, cmdline: str, policy: int) -> str:
+def igvm_sha256(folder: Path, shape: Shape, *, policy: Policy, guest_policy: int) -> str:
     """SHA-256 (hex) of the IGVM file that the kernel and initramfs in ``folder`` make."""
     digest = _Digest()
     with io.BufferedWriter(digest) as stream:
-        write_igvm(folder, shape, cmdline=cmdline, policy=policy, stream=stream)
+        write_igvm(folder, shape, policy=policy, guest_policy=guest_policy, stream=stream)
     return digest.state.hexdigest()
 
 

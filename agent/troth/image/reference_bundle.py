@@ -177,7 +177,7 @@ def _launches(
         yield _content(
             folder,
             shape,
-            cmdline=policy.cmdline,
+            policy=policy,
             guest_policy=guest_policy,
             stored=digests.get(name, ""),
             troth_version=values.troth_version,
@@ -234,7 +234,7 @@ def _content(
     folder: Path,
     shape: Shape,
     *,
-    cmdline: str,
+    policy: Policy,
     guest_policy: int,
     stored: str,
     troth_version: str,
@@ -242,7 +242,7 @@ def _content(
     """Whether an IGVM file holds this bundle's kernel, initramfs and command line: made again."""
     name = f"content of {shape.file}"
     try:
-        found = launch_files.igvm_sha256(folder, shape, cmdline=cmdline, policy=guest_policy)
+        found = launch_files.igvm_sha256(folder, shape, policy=policy, guest_policy=guest_policy)
     except OSError as error:
         return _differs(name, f"{error.filename}: {error.strerror}")
     except TrothError as error:
