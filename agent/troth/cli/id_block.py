@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shlex
 import sys
 import tempfile
 from base64 import b64encode
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from troth.abi import id_block as layout
 from troth.abi import snp_policy
 from troth.abi.id_block import IdBlock
 from troth.abi.igvm.file import FileSource, open_
+from troth.cli import output_file
 from troth.errors import BuildError, UsageError
 from troth.image import id_block as work
 from troth.image.id_block import Signer
@@ -32,7 +31,6 @@ from troth.signing import keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import BinaryIO
 
     from troth.abi.id_block import IdAuth
     from troth.abi.igvm.file import IgvmFile
@@ -105,7 +103,7 @@ def id_block(options: IdBlockOptions) -> int:
             ("id-block", layout.encode_block(block)),
             ("id-auth", layout.encode_auth(auth)),
         ):
-            with _written(f"{options.output}.{ending}") as stream:
+            with output_file.replaced(f"{options.output}.{ending}") as stream:
                 stream.write(data)
     _print(block, auth, as_json=options.json)
     return 0
@@ -145,7 +143,7 @@ def sign(options: SignOptions) -> int:
                 words += ["--vcpu-type", options.vcpu_type]
             return _write_to_sign(options, block, signers, words=words, output=options.output)
         auth = work.authenticate(block, signers.by_id, signers.by_author)
-        with _written(options.output) as stream:
+        with output_file.replaced(options.output) as stream:
             work.put(file, block, auth, stream=stream)
             stream.flush()
             written = open_(FileSource(stream.fileno(), where=options.output))
@@ -249,7 +247,7 @@ def _write_to_sign(
     commands = []
     for ending, data, key in wanted:
         path = f"{output}.{ending}"
-        with _written(path) as stream:
+        with output_file.replaced(path) as stream:
             stream.write(data)
         commands.append(["openssl", "dgst", "-sha384", "-sign", key, "-out", f"{path}.sig", path])
     if options.json:
@@ -334,30 +332,3 @@ def _vcpu_signature(options: SignOptions) -> int | None:
 def _igvm(path: str) -> Iterator[IgvmFile]:
     with open(path, "rb") as file:
         yield open_(FileSource(file.fileno(), where=path))
-
-
-@contextlib.contextmanager
-def _written(path: str) -> Iterator[BinaryIO]:
-    """A file that becomes ``path`` when the block ends well; it may be the file being read."""
-    target = Path(path)
-    try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    except OSError as error:
-        raise _unwritable(path, error) from None
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "w+b") as stream:
-            yield stream
-        try:
-            mask = os.umask(0)
-            os.umask(mask)
-            temporary.chmod(0o666 & ~mask)
-            temporary.replace(target)
-        except OSError as error:
-            raise _unwritable(path, error) from None
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _unwritable(path: str, error: OSError) -> UsageError:
-    return UsageError("output-file", f"cannot be written: {error.strerror}", where=path)

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from troth.cli import reference_file
+from troth.cli import output_file, reference_file
 from troth.documents import finding, instant, strict
 from troth.image import reference_bundle, rvps
 
@@ -94,7 +94,7 @@ def export(options: ExportOptions) -> int:
         sys.stdout.write(data.decode())
         sys.stdout.flush()
     else:
-        reference_file.write(options.output, data)
+        output_file.write(options.output, data)
     for text in rvps.losses(judged.values):
         print(f"troth: not in this form: {text}", file=sys.stderr)
     if not judged.signers:

@@ -6,9 +6,6 @@ Must hold no verb. A clock is read here only, and only where no time is given.
 
 from __future__ import annotations
 
-import os
-import stat
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,23 +79,3 @@ def judge(options: Trust, *, at_s: int, min_svn: int | None = None) -> Judgement
         min_svn=min_svn,
         allow_unsigned=options.allow_unsigned,
     )
-
-
-def write(name: str, data: bytes) -> None:
-    """Write ``data`` to the file ``name`` as a whole; ``UsageError`` ``output-file``."""
-    path = Path(name)
-    try:
-        if path.exists() and not stat.S_ISREG(path.stat().st_mode):
-            path.write_bytes(data)  # a pipe or a terminal cannot be replaced
-            return
-        file, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(file, "wb") as stream:
-                stream.write(data)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise UsageError("output-file", error.strerror or str(error), where=name) from None

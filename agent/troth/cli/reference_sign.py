@@ -11,7 +11,7 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
-from troth.cli import reference_file
+from troth.cli import output_file, reference_file
 from troth.documents import dsse, instant, reference_document, reference_values_json
 from troth.documents.reference_values import LAUNCH_DIGEST_BYTES, NEVER
 from troth.errors import UsageError
@@ -59,11 +59,11 @@ def sign(options: Options) -> int:
     # What cannot be read again must not be signed.
     reference_values_json.from_statement(reference_values_json.to_statement(values))
     if options.detached:
-        reference_file.write(options.output, reference.to_sign(values))
+        output_file.write(options.output, reference.to_sign(values))
         _say(f"{options.output} is what a key must sign; then the same again with --signature")
         return 0
     envelope = _envelope(options, values)
-    reference_file.write(options.output, dsse.print_(envelope))
+    output_file.write(options.output, dsse.print_(envelope))
     for item in envelope.signatures:
         _say(f"signed by {item.key_id}")
     _say(f"in force from {values.issued}, expires {values.expires}")
