@@ -13,13 +13,15 @@ ROOT = Volume(
 )
 
 
-def policy(*, volumes=(ROOT,), overlay="tmpfs", kind="switch", workload=(), vtpm="required"):
+def policy(
+    *, volumes=(ROOT,), overlay="tmpfs", kind="switch", workload=(), vtpm="required", snp="none"
+):
     """A policy of an image that measures into the host's TPM."""
     return Policy(
         image_name="demo",
         svn=1,
         kernel_release="6.0-test",
-        snp="none",
+        snp=snp,
         vtpm=vtpm,
         vtpm_kind="host",
         owned_pcrs=(11, 14, 15),

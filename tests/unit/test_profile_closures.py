@@ -25,6 +25,7 @@ POLICIES = {
     "base": policy(volumes=(), overlay="none", kind="supervise"),
     "verity": policy(overlay="none"),
     "overlay": policy(overlay="tmpfs", workload=("/opt/app",)),
+    "snp": policy(overlay="none", snp="required"),
 }
 #: Each costs a boot more than all its mounts; a short-lived worker may use them, PID 1 not.
 NEVER_IN_PID1 = {
@@ -70,6 +71,12 @@ def test_closure_is_the_committed_one(target, name):
 @pytest.mark.parametrize("name", list(POLICIES))
 def test_pid1_stays_cheap(target, name):
     assert not imported(target, POLICIES[name]) & NEVER_IN_PID1
+
+
+@pytest.mark.parametrize("name", ["base", "verity", "overlay"])
+def test_an_image_without_snp_asks_for_no_reports(name):
+    lines = (LISTS / f"profile-{name}.txt").read_text().split()
+    assert not [word for word in lines if "attest" in word or word.endswith("_report")]
 
 
 def test_a_profile_without_disks_has_no_verity(target):

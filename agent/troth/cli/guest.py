@@ -10,12 +10,20 @@ from __future__ import annotations
 import sys
 
 from troth import __version__
-from troth.errors import TrothError
+from troth.errors import HostError, TrothError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _USAGE = """usage: troth measurements [--json]   the event log replayed and held against the TPM
        troth status [--json]         how this guest was booted
+       troth report --nonce HEX      an attestation report, in images with SNP
        troth --version
 """
+
+#: Verbs that not every image has; a profile packs the module, and nothing here imports it.
+_WHERE_PACKED = {"report": "troth.cli.guest_report"}
 
 
 def main(arguments: list[str]) -> int:
@@ -24,17 +32,41 @@ def main(arguments: list[str]) -> int:
         sys.stdout.write(f"troth {__version__}\n")
         return 0
     verb, *options = arguments or [""]
+    if verb in _WHERE_PACKED:
+        return _told(lambda: _packed(verb, options))
     if verb not in ("measurements", "status") or options not in ([], ["--json"]):
         sys.stderr.write(_USAGE)
         return 2
+    return _told(lambda: _shown(verb, as_json=bool(options)))
+
+
+def _shown(verb: str, *, as_json: bool) -> int:
+    if verb == "measurements":
+        from troth.cli import measurements
+
+        return measurements.run(as_json=as_json)
+    from troth.cli import status
+
+    return status.run(as_json=as_json)
+
+
+def _packed(verb: str, options: list[str]) -> int:
+    name = _WHERE_PACKED[verb]
     try:
-        if verb == "measurements":
-            from troth.cli import measurements
+        module = __import__(name, fromlist=("main",))
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise HostError(
+            "verb-not-packed", f"this image has no {verb}", hint='its manifest says snp = "none"'
+        ) from None
+    status: int = module.main(options)
+    return status
 
-            return measurements.run(as_json=bool(options))
-        from troth.cli import status
 
-        return status.run(as_json=bool(options))
+def _told(run: Callable[[], int]) -> int:
+    try:
+        return run()
     except TrothError as error:
         sys.stderr.write(f"troth: error [{error.code}]: {error}\n")
         if error.hint:

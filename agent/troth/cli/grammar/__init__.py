@@ -8,7 +8,7 @@ a theme, each with its ``VERBS``. Must hold no logic and import no verb.
 
 from __future__ import annotations
 
-from troth.cli.grammar import images, measuring, reference, verifying
+from troth.cli.grammar import guest_verbs, images, measuring, reference, verifying
 from troth.cli.grammar.shape import DEBUG, JSON, STATUS, Option, Positional, Verb
 
 __all__ = ["DEBUG", "GLOBAL", "GROUPS", "JSON", "STATUS", "VERBS", "Option", "Positional", "Verb"]
@@ -38,4 +38,4 @@ GROUPS = {
     "certs": "get the certificates a verifier needs",
 }
 
-VERBS = (*images.VERBS, *measuring.VERBS, *reference.VERBS, *verifying.VERBS)
+VERBS = (*images.VERBS, *measuring.VERBS, *reference.VERBS, *verifying.VERBS, *guest_verbs.VERBS)

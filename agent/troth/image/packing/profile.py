@@ -65,11 +65,16 @@ def _has_overlay(policy: Policy) -> bool:
     return policy.overlay != "none"
 
 
+def _has_snp(policy: Policy) -> bool:
+    return policy.snp != "none"
+
+
 #: (profile, whether a policy needs it), in loading order of their kernel modules.
 PROFILES: tuple[tuple[str, Callable[[Policy], bool]], ...] = (
     ("base", lambda _policy: True),
     ("verity", _has_disks),
     ("overlay", _has_overlay),
+    ("snp", _has_snp),
 )
 
 

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Verbs that speak to a guest's own secure processor or agent."""
+
+from __future__ import annotations
+
+from troth.cli.grammar.shape import STATUS, Option, Verb
+
+REPORT = Verb(
+    words=("report",),
+    function="troth.cli.report:report",
+    summary="ask the secure processor for an attestation report",
+    description="Runs inside a guest. The report's REPORT_DATA binds the nonce and the user data "
+    "by the rule troth-report-v1; 'troth verify report' recomputes it. Without --socket the "
+    "kernel is asked, which only root may, at most once in two seconds.",
+    options=(
+        Option(
+            ("--nonce",),
+            "16 to 64 bytes from whoever will verify the report",
+            metavar="HEX",
+            required=True,
+        ),
+        Option(("--user-data",), "bytes to bind besides the nonce", metavar="HEX"),
+        Option(
+            ("--format",),
+            "bin: the 1184 bytes (default); hex; json: with certificates and binding",
+            metavar="FORMAT",
+            choices=("bin", "hex", "json"),
+        ),
+        Option(("--output", "-o"), "write to FILE", metavar="FILE", kind="file"),
+        Option(("--socket",), "ask the agent behind this socket", metavar="PATH", kind="file"),
+        Option(
+            ("--provider",),
+            "ask this one; else configfs-tsm, or sev-guest where that is missing",
+            metavar="NAME",
+            choices=("configfs-tsm", "sev-guest"),
+        ),
+        Option(
+            ("--vmpl",),
+            "ask for this level, 0 to 3; the guest's own where not given",
+            metavar="N",
+            choices=("0", "1", "2", "3"),
+        ),
+    ),
+    status=STATUS,
+)
+
+VERBS = (REPORT,)

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``troth report``: a report bound to a nonce, from the kernel or from the agent.
+
+Runs in a guest: packed where the policy has SNP, so it imports no more than it
+needs. What is asked of the kernel is always the rule troth-report-v1: a caller
+here never chooses REPORT_DATA itself.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from troth.attest import choice
+from troth.attest.client import AgentClient
+from troth.attest.pacing import Pacer
+from troth.documents import binding, report_answer
+from troth.documents.report_answer import ReportAnswer
+from troth.errors import UsageError
+from troth.record import record
+
+_TURN_S = 30.0
+
+
+@record
+class Options:
+    """The options of the grammar, texts; none where not given."""
+
+    nonce: str
+    user_data: str | None = None
+    format: str | None = None
+    output: str | None = None
+    socket: str | None = None
+    provider: str | None = None
+    vmpl: str | None = None
+
+
+def report(options: Options) -> int:
+    """Ask, and print or write what came.
+
+    ``options``: these, or an object with the same attributes. Raises what its
+    sources raise; ``UsageError``: ``usage``, ``nonce-length``,
+    ``output-terminal``, ``output-file``.
+    """
+    nonce = _hex("--nonce", options.nonce)
+    user_data = _hex("--user-data", options.user_data or "")
+    binding.check_nonce(nonce)
+    if options.socket is not None:
+        if options.provider is not None or options.vmpl is not None:
+            raise UsageError(
+                "usage", "--provider and --vmpl are the agent's to choose, not --socket's"
+            )
+        answer = AgentClient(options.socket).report(nonce, user_data=user_data)
+    else:
+        answer = _direct(nonce, user_data, options)
+    data = _printed(answer, options.format or "bin")
+    if options.output is None:
+        _show(data, binary=options.format in (None, "bin"))
+    else:
+        _write(options.output, data)
+    return 0
+
+
+def _direct(nonce: bytes, user_data: bytes, options: Options) -> ReportAnswer:
+    report_data = binding.report_binding(nonce, user_data)
+    allowed = choice.NAMES if options.provider is None else (options.provider,)
+    source = choice.choose(allowed)
+    vmpl = None if options.vmpl is None else int(options.vmpl)
+    found = Pacer().run(
+        lambda: source.report(report_data, vmpl=vmpl, key_selection=0), timeout_s=_TURN_S
+    )
+    return ReportAnswer(found.report, found.certificates, found.provider, nonce, user_data)
+
+
+def _printed(answer: ReportAnswer, form: str) -> bytes:
+    if form == "json":
+        return report_answer.print_(answer)
+    return answer.report if form == "bin" else answer.report.hex().encode() + b"\n"
+
+
+def _show(data: bytes, *, binary: bool) -> None:
+    if binary and sys.stdout.isatty():
+        raise UsageError(
+            "output-terminal",
+            "a binary report is not for a terminal",
+            hint="give --format hex, --format json or -o FILE",
+        )
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def _write(path: str, data: bytes) -> None:
+    try:
+        with open(path, "wb") as file:
+            file.write(data)
+    except OSError as error:
+        raise UsageError(
+            "output-file", f"cannot be written: {error.strerror}", where=path
+        ) from None
+
+
+def _hex(option: str, text: str) -> bytes:
+    try:
+        value = bytes.fromhex(text)
+    except ValueError:
+        value = b""
+    if value.hex() != text.lower():
+        raise UsageError("usage", f"{option} takes pairs of hex digits")
+    return value
