@@ -10,6 +10,7 @@ What differs from a launch by SNP firmware, and nothing else does:
 * The secrets page is zero. The CPUID page is zero, or holds ``cpuid`` as the firmware would.
 * ``unlink``: the SETUP_CC_BLOB entry leaves the chain of setup_data. Linux 6.11 and later execute
   RMPADJUST as soon as they find a CC blob, which without SNP is no instruction.
+* The ROM area is QEMU's: nothing, and the end of that ROM. Linux finds nothing in either.
 * The other processors wait for INIT and SIPI at reset; under SNP Linux starts them through the
   GHCB. No page has to be accepted.
 """
@@ -117,13 +118,14 @@ def run(
     memory_mib: int,
     cpus: int,
     disks: tuple[qemu.DiskImage, ...] = (),
+    tpm_socket: Path | None = None,
     extra: tuple[str, ...] = (),
 ) -> Boot:
-    """Boot ``image``, with the machine and the disks of ``troth run``."""
+    """Boot ``image``, with the machine, the disks and the TPM of ``troth run``."""
     machine = qemu.Machine(
         kernel=place, initramfs=place, cmdline="", memory_mib=memory_mib, cpus=cpus,
         accelerator="tcg", firmware="seabios", disks=disks, forwards=(), ports=(),
-        tpm_socket=None, monitor_socket=place / "monitor", extra=extra,
+        tpm_socket=tpm_socket, monitor_socket=place / "monitor", extra=extra,
     )  # fmt: skip
     words = list(qemu.command(machine, qemu.load_description()))
     at = words.index("-kernel")

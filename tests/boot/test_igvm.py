@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
@@ -19,11 +20,12 @@ from igvm_loader import PAGE, ZERO, Given, load, problems, registers
 from troth.abi import cpio
 from troth.image.igvm.build import build
 from troth.machine.qemu import DiskImage
+from troth.machine.swtpm import Swtpm
 
 MIB = 1 << 20
 POLICY = 0x30000
 
-#: As bundle "small", but the kernel says what it finds.
+#: As bundle "small", but with a TPM, and the kernel says what it finds.
 _MANIFEST = """
 [image]
 name = "igvm"
@@ -37,7 +39,7 @@ overlay = "none"
 modules_disabled = true
 [tee]
 snp = "none"
-vtpm = "none"
+vtpm = "required"
 [fail]
 deadline_s = 60
 device_timeout_s = 20
@@ -59,7 +61,8 @@ def built(given):
     stream = io.BytesIO()
     build(
         kernel=given.kernel, initramfs=given.initramfs, cmdline=given.cmdline,
-        memory_bytes=given.memory_bytes, vcpus=given.vcpus, policy=given.policy, stream=stream,
+        memory_bytes=given.memory_bytes, vcpus=given.vcpus, policy=given.policy, tpm=given.tpm,
+        stream=stream,
     )  # fmt: skip
     image = load(stream.getvalue())
     assert problems(image, given) == []
@@ -80,13 +83,18 @@ def own_lines(boot):
 
 
 def memory_map(image):
-    """The kernel's lines about the memory map that boot_params hold."""
+    """The kernel's lines about the memory map that boot_params hold; it joins what is alike."""
     params = image.read(registers(image.vmsa)["rsi"], PAGE)
-    rows = [struct.unpack_from("<QQI", params, 0x2D0 + 20 * row) for row in range(params[0x1E8])]
+    rows = []
+    for row in range(params[0x1E8]):
+        start, size, kind = struct.unpack_from("<QQI", params, 0x2D0 + 20 * row)
+        end = start + size
+        if rows and rows[-1][1:] == (start, kind):
+            start = rows.pop()[0]
+        rows.append((start, end, kind))
     names = {1: "usable", 2: "reserved", 3: "ACPI data", 4: "ACPI NVS"}
     return [
-        f"BIOS-e820: [mem {start:#018x}-{start + size - 1:#018x}] {names[kind]}"
-        for start, size, kind in rows
+        f"BIOS-e820: [mem {start:#018x}-{end - 1:#018x}] {names[kind]}" for start, end, kind in rows
     ]
 
 
@@ -120,14 +128,20 @@ def test_a_built_file_boots(forge, boot, token, bundle, tmp_path):
     """The whole way to the next init and to power off, beside ``troth run`` of the same bundle."""
     cmdline = (bundle / "cmdline").read_text()
     initramfs = (bundle / "initramfs").read_bytes()
-    given = Given((bundle / "vmlinuz").read_bytes(), initramfs, cmdline, 512 * MIB, 2, POLICY)
+    given = Given(
+        (bundle / "vmlinuz").read_bytes(), initramfs, cmdline, 512 * MIB, 2, POLICY, tpm=True
+    )
     image = built(given)
     disks = json.loads((bundle / "manifest.json").read_bytes())["disks"]
     assert [disk["serial"] for disk in disks] == ["root"]
-    found = igvm_native.run(
-        igvm_native.without_sev(image, unlink=True), tmp_path, memory_mib=512, cpus=2,
-        disks=(DiskImage("root", bundle / "root.img", read_only=True),),
-    )  # fmt: skip
+    state = tmp_path / "state"
+    state.mkdir()
+    with contextlib.closing(Swtpm(state, tmp_path / "tpm")):
+        found = igvm_native.run(
+            igvm_native.without_sev(image, unlink=True), tmp_path, memory_mib=512, cpus=2,
+            disks=(DiskImage("root", bundle / "root.img", read_only=True),),
+            tpm_socket=tmp_path / "tpm",
+        )  # fmt: skip
     lines = kernel_lines(found)
     assert lines[0].startswith("Linux version 6.12.")
 
@@ -154,7 +168,7 @@ def test_a_built_file_boots(forge, boot, token, bundle, tmp_path):
     assert "handover /sbin/init" in own_lines(found)
     assert f"@@ marker {token}" in found.console
     assert f"@@ done {token}" in found.console
-    check_registers(found, bundle, cmdline=cmdline, tpm="unused")
+    check_registers(found, bundle, cmdline=cmdline)
     for name in ("argv", "environ", "writes", "list /", "list /proc/self/fd", "file /proc/cmdline"):
         assert found.section(name) == usual.section(name), name
     assert found.section("list /sys/firmware") != ""
@@ -167,17 +181,17 @@ def test_a_built_file_boots(forge, boot, token, bundle, tmp_path):
 def test_the_cc_blob_is_found(forge, tmp_path):
     """By Linux 6.1, which copies the CPUID table of whatever blob it finds, SNP or not.
 
-    With so much memory that q35 has a part of it above 4 GiB.
+    With just so much memory that q35 has a part of it above 4 GiB.
     """
     kernel = re.search(r'vmlinuz = "([^"]+)"', forge._kernel("6.1"))[1]
     cmdline = "console=ttyS0 panic=-1 ignore_loglevel"
-    given = Given(Path(kernel).read_bytes(), cpio.write([]), cmdline, 3072 * MIB, 3, POLICY)
+    given = Given(Path(kernel).read_bytes(), cpio.write([]), cmdline, 2816 * MIB, 3, POLICY)
     image = built(given)
     leaves = [(leaf, 0, 0x8000_0008 if leaf >> 31 else 0x10, 0, 0, 0) for leaf in (0, 0x8000_0000)]
     filled = igvm_native.cpuid_table(*leaves, *((leaf, 0, 0, 0, 0, 0) for leaf in range(1, 6)))
     found = igvm_native.run(
         igvm_native.without_sev(image, unlink=False, cpuid=filled), tmp_path,
-        memory_mib=3072, cpus=3,
+        memory_mib=2816, cpus=3,
     )  # fmt: skip
     lines = kernel_lines(found)
     assert lines[0].startswith("Linux version 6.1.")
@@ -185,7 +199,7 @@ def test_the_cc_blob_is_found(forge, tmp_path):
     assert "smp: Brought up 1 node, 3 CPUs" in lines
     assert [line for line in lines if line.startswith("BIOS-e820:")] == memory_map(image)
     available = next(line for line in lines if line.startswith("Memory: "))
-    assert int(re.search(r"/(\d+)K available", available)[1]) > 3071 << 10
+    assert int(re.search(r"/(\d+)K available", available)[1]) > 2815 << 10
     check_tables(image, lines)
     # It has no root, so it panics, and the reset of our tables ends QEMU.
     assert any("Unable to mount root fs" in line for line in lines)

@@ -533,6 +533,14 @@ def test_every_fault_is_seen(good, given, name):
     assert any(part in found for part in needle.split("|")), found
 
 
+def test_a_tpm_that_is_elsewhere_is_seen():
+    given = replace(made(), tpm=True)
+    image = load(file_of(given))
+    assert problems(image, given) == []
+    summed(acpi("TPM2"), 40, b"\x41")(image)
+    assert problems(image, given) == ["TPM2: not the device that QEMU has"]
+
+
 def test_memory_above_four_gib(good, given):
     """The reader's own arithmetic: where q35 puts memory, whatever a builder thinks."""
     image = good.copy()
