@@ -56,6 +56,7 @@ def test_smallest_manifest_and_its_defaults():
     assert (found.handover.user, found.handover.lockdown) == (0, "integrity")
     assert (found.tee.vtpm, found.tee.vtpm_kind) == ("required", "host")
     assert (found.fail.action, found.fail.detail) == ("poweroff", "public")
+    assert found.attest == manifest_records.Attest(0, "never", ())
     assert found.where("image", "svn") == "/src/troth.toml:3"
     assert found.where("root", "overlay") == "/src/troth.toml:5"
 
@@ -109,6 +110,10 @@ detail = "console"
 action = "reboot"
 deadline_s = 20
 device_timeout_s = 5
+[attest]
+group = 900
+raw_report_data = "group"
+extend = [{ user = 1000, unit = "app@1.service" }, { user = 7 }]
 [launch]
 vcpus = 1
 cpu_types = ["EPYC-v4", "EPYC-Genoa"]
@@ -133,6 +138,8 @@ products = ["Genoa", "Turin"]
     assert found.workload == ("/opt/app", "/opt/b")
     assert [volume.device for volume in found.volumes] == ["serial:models", "PARTLABEL:other"]
     assert found.fail == manifest_records.Fail("reboot", "console", 20, 5)
+    rules = ((1000, "app@1.service"), (7, ""))
+    assert found.attest == manifest_records.Attest(900, "group", rules)
     assert found.image.igvm
     assert found.launch == manifest_records.Launch(
         vcpus=(1,),
@@ -267,6 +274,12 @@ VOLUME = '[[volume]]\nname = "m"\nformat = "verity"\nsource = "m/"\nmount = "/sr
         (BASE + VOLUME.replace('"verity"', '"veritas"'), "manifest-value", 13),
         (BASE + "[fail]\ndeadline_s = 5\ndevice_timeout_s = 6\n", "manifest-value", 13),
         (BASE + '[fail]\naction = "shell"\n', "manifest-value", 12),
+        (BASE + "[attest]\ngroup = -1\n", "manifest-value", 12),
+        (BASE + '[attest]\nraw_report_data = "all"\n', "manifest-value", 12),
+        (BASE + '[attest]\nextend = [{ unit = "a.service" }]\n', "manifest-missing-key", 12),
+        (BASE + '[attest]\nextend = [{ user = 1, unit = "a/b.service" }]\n', "manifest-value", 12),
+        (BASE + '[attest]\nextend = [{ user = 1, unit = "app" }]\n', "manifest-value", 12),
+        (BASE + "[attest]\nextend = [{ user = 1 }, { user = 1 }]\n", "manifest-conflict", 12),
         (BASE + "[volume]\n", "manifest-type", 11),
         (BASE.replace("[root]", 'load = ["a/b"]\n[root]'), "manifest-value", 5),
         (BASE.replace("[root]", 'load = ["a", "a"]\n[root]'), "manifest-value", 5),

@@ -88,6 +88,31 @@ class Fail:
 
 
 @record
+class ExtendRule:
+    """Who may add events of its own: user number ``user``, in systemd unit ``unit``, "" any."""
+
+    user: int
+    unit: str
+
+
+NEVER, RAW_ROOT, RAW_GROUP = "never", "root", "group"
+
+
+@record
+class Attest:
+    """Who may ask the agent for what.
+
+    ``group``: number of the group that may use the socket, 0 for root alone;
+    ``raw_report_data``: who may choose REPORT_DATA itself, "never", "root" or
+    "group" (SECURITY S5); ``extend``: who may add events, nobody by default.
+    """
+
+    group: int = 0
+    raw_report_data: str = NEVER
+    extend: tuple[ExtendRule, ...] = ()
+
+
+@record
 class Policy:
     """Everything PID 1 may decide by. Flat on purpose: one field, one decision."""
 
@@ -111,6 +136,7 @@ class Policy:
     lockdown: str
     modules_disabled: bool
     acpi_aml: str
+    attest: Attest = Attest()
 
 
 def from_tree(tree: dict[str, Any]) -> Policy:
@@ -150,6 +176,14 @@ def from_tree(tree: dict[str, Any]) -> Policy:
         lockdown=tree["kernel"]["lockdown"],
         modules_disabled=tree["kernel"]["modules_disabled"],
         acpi_aml=tree["kernel"]["acpi_aml"],
+        attest=Attest(
+            group=tree["attest"]["group"],
+            raw_report_data=tree["attest"]["raw_report_data"],
+            extend=tuple(
+                ExtendRule(user=rule["user"], unit=rule["unit"])
+                for rule in tree["attest"]["extend"]
+            ),
+        ),
     )
 
 
@@ -214,6 +248,11 @@ def to_tree(policy: Policy) -> dict[str, Any]:
             "detail": fail.detail,
             "deadline_s": fail.deadline_s,
             "device_timeout_s": fail.device_timeout_s,
+        },
+        "attest": {
+            "group": policy.attest.group,
+            "raw_report_data": policy.attest.raw_report_data,
+            "extend": [{"user": rule.user, "unit": rule.unit} for rule in policy.attest.extend],
         },
     }
 

@@ -12,7 +12,15 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from troth.documents import policy_json, strict
-from troth.documents.policy import Fail, Handover, Policy, Verity, Volume
+from troth.documents.policy import (
+    Attest,
+    ExtendRule,
+    Fail,
+    Handover,
+    Policy,
+    Verity,
+    Volume,
+)
 from troth.errors import BuildError
 
 if TYPE_CHECKING:
@@ -116,6 +124,11 @@ def compile_policy(
         modules_disabled=hand.modules_disabled,
         # S11: a distribution kernel runs the host's ACPI bytecode unless ACPI is off.
         acpi_aml="off" if manifest.image.acpi == "off" else "unprotected",
+        attest=Attest(
+            group=manifest.attest.group,
+            raw_report_data=manifest.attest.raw_report_data,
+            extend=tuple(ExtendRule(user, unit) for user, unit in manifest.attest.extend),
+        ),
     )
 
 

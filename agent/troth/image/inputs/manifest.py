@@ -18,6 +18,8 @@ a supervised workload; ``modules_disabled``: no module can be loaded after the
 handover; ``lockdown``: mode of the kernel lockdown.
 ``[fail]`` ``action`` of a refused boot; ``deadline_s`` of the whole boot up to
 the handover; ``device_timeout_s`` of the wait for disks.
+``[attest]`` ``group``: who may use the agent's socket; ``raw_report_data``: who
+may choose REPORT_DATA itself; ``extend``: who may add events of its own.
 ``[launch]``: see ``manifest_launch``.
 ``[initramfs]`` ``python``: further Python modules to pack, with all they
 import, for workloads that run from the initramfs.
@@ -31,11 +33,13 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
+from troth.documents.policy import NEVER, RAW_GROUP, RAW_ROOT
 from troth.documents.toml_source import Table
 from troth.errors import ManifestError
 from troth.image.inputs import manifest_launch
 from troth.image.inputs import manifest_rules as rules
 from troth.image.inputs.manifest_records import (
+    Attest,
     Fail,
     Handover,
     Image,
@@ -78,6 +82,7 @@ _KEYS = {
     "tee": ("snp", "vtpm", "vtpm_kind"),
     "volume": ("name", "format", "source", "mount", "device", "key", "integrity"),
     "fail": ("detail", "action", "deadline_s", "device_timeout_s"),
+    "attest": ("group", "raw_report_data", "extend"),
     "launch": manifest_launch.KEYS,
 }  # fmt: skip
 _LATER_TABLES = ("instance", "network")
@@ -143,6 +148,7 @@ def parse(data: bytes, path: Path) -> Manifest:
         tee=tee,
         volumes=volumes,
         fail=fail,
+        attest=_attest(tables["attest"]),
         launch=launch,
         source=source,
         sha256=hashlib.sha256(data).hexdigest(),
@@ -288,4 +294,12 @@ def _fail(table: Table) -> Fail:
         detail=table.text("detail", "public", allowed=("public", "console")),
         deadline_s=deadline_s,
         device_timeout_s=wait_s,
+    )
+
+
+def _attest(table: Table) -> Attest:
+    return Attest(
+        group=table.integer("group", 0, minimum=0, maximum=2**32 - 2),
+        raw_report_data=table.text("raw_report_data", NEVER, allowed=(NEVER, RAW_ROOT, RAW_GROUP)),
+        extend=rules.extend_rules(table, "extend"),
     )

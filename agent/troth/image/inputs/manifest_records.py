@@ -114,6 +114,15 @@ class Fail:
 
 
 @record
+class Attest:
+    """``[attest]``: see ``documents.policy.Attest``; ``extend``: (user, unit) of each rule."""
+
+    group: int
+    raw_report_data: str
+    extend: tuple[tuple[int, str], ...]
+
+
+@record
 class Launch:
     """``[launch]``: the machines whose launch digests are computed.
 
@@ -149,6 +158,7 @@ class Manifest:
     tee: Tee
     volumes: tuple[Volume, ...]
     fail: Fail
+    attest: Attest
     launch: Launch
     source: Source
     sha256: str = ""

@@ -38,6 +38,7 @@ _DEVICE_VALUES = {
     "LABEL": re.compile(r"[!-.0-~]{1,36}"),
     "UUID": re.compile(r"[0-9A-Fa-f-]{8,36}"),
 }
+_UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,240}\.(service|scope)")
 _KEY_SOURCES = ("kbs:", "spiffe:", "snp:", "tpm2:", "random:", "file:")
 _RESERVED_NAMES = ("root", "instance")
 _KERNEL_MOUNTS = ("/proc", "/sys", "/dev", "/run")
@@ -355,3 +356,18 @@ def check_tee(tee: Table, fail: Table) -> None:
             'must not be "console" with snp = required: the console is the host\'s',
             code="manifest-conflict",
         )
+
+
+def extend_rules(table: Table, key: str) -> tuple[tuple[int, str], ...]:
+    """(user, unit) of each rule of ``[attest] extend``, each once; unit "" is any."""
+    rules = []
+    for rule in table.tables(key, ("user", "unit")):
+        rule.need("user")
+        unit = rule.text("unit") if rule.has("unit") else ""
+        if unit and not _UNIT.fullmatch(unit):
+            raise rule.fail("unit", f"{unit!r} is no name of a service or scope")
+        found = (rule.integer("user", 0, minimum=0, maximum=2**32 - 2), unit)
+        if found in rules:
+            raise rule.fail("user", "the same rule stands there twice", code="manifest-conflict")
+        rules.append(found)
+    return tuple(rules)
