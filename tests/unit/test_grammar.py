@@ -194,3 +194,18 @@ def test_bash_completes():
 
 def test_zsh_gets_the_same_lists():
     assert completion.script("bash") in completion.script("zsh")
+
+
+@pytest.mark.parametrize(
+    "text", ["1_0", "\u0663", " 1", "1 ", "+1", "", "-", "--1", "0x1", "1e3", "9" * 5000]
+)
+def test_numbers_have_one_spelling(text, capsys):
+    assert main(["measure", "igvm", "absent", f"--vcpus={text}"]) == 2
+    said = capsys.readouterr().err
+    assert "[usage]: argument --vcpus:" in said
+    assert len(said) < 200
+
+
+def test_a_negative_number_is_a_number(capsys):
+    assert main(["measure", "igvm", "absent", "--vcpus", "-1"]) == 1
+    assert "[os-error]" in capsys.readouterr().err

@@ -410,3 +410,14 @@ def test_mutants(data):
         place = data.draw(st.integers(4, end - 1))
         seed[place] = data.draw(st.integers(0, 255))
     fuzz(bytes(seed))
+
+
+def test_a_pipe_is_not_read():
+    reader, writer = os.pipe()
+    try:
+        with pytest.raises(FormatError) as caught:
+            FileSource(reader, where="pipe")
+    finally:
+        os.close(reader)
+        os.close(writer)
+    assert (caught.value.code, caught.value.where) == ("igvm-size", "pipe")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from troth.cli.grammar import Option, Positional, Verb
 
 _INTERRUPTED = 130
+_MAX_DIGITS = 20
 _COUNTS = {"one": None, "optional": "?", "many": "*"}
 
 
@@ -190,7 +191,7 @@ def _add_option(parser: _Parser, option: Option) -> None:
     if not option.metavar:
         parser.add_argument(*option.names, dest=destination, action="store_true", help=text)
         return
-    convert: Callable[[str], object] = {"integer": int, "number": float}.get(option.kind, str)
+    convert: Callable[[str], object] = {"integer": _integer, "number": float}.get(option.kind, str)
     default = convert(option.default) if option.default is not None else None
     if option.default is not None:
         text += f" (default {option.default})"
@@ -205,6 +206,14 @@ def _add_option(parser: _Parser, option: Option) -> None:
         action="append" if option.repeat else "store",
         required=option.required,
     )
+
+
+def _integer(text: str) -> int:
+    # Not int() alone: it takes blanks, underscores and the digits of other scripts.
+    digits = text.removeprefix("-")
+    if not 0 < len(digits) <= _MAX_DIGITS or not set(digits) <= set("0123456789"):
+        raise argparse.ArgumentTypeError(f"{text[:_MAX_DIGITS]!r} is no whole number")
+    return int(text)
 
 
 def _help(text: str) -> str:

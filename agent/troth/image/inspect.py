@@ -113,9 +113,9 @@ def image_kind(path: Path) -> str:
             raise
     raise FormatError(
         "inspect-kind",
-        "is neither a bundle, an initramfs nor an image",
+        "is neither a bundle, an initramfs, an image nor an IGVM file",
         where=str(path),
-        hint="any two files can be compared: troth inspect ONE diff OTHER",
+        hint="troth inspect FILE firmware reads a firmware; ONE diff OTHER compares any two files",
     )
 
 

@@ -47,12 +47,23 @@ class BytesSource:
 
 
 class FileSource:
-    """The open file ``descriptor``, which stays its owner's; ``where`` names it in errors."""
+    """The open file ``descriptor``, which stays its owner's; ``where`` names it in errors.
+
+    Raises ``FormatError`` ``igvm-size`` for a pipe, or whatever else has no end to look at.
+    """
 
     def __init__(self, descriptor: int, *, where: str = "") -> None:
         self._descriptor = descriptor
-        # A block device has no size in stat; its end has.
-        self.size_bytes = os.lseek(descriptor, 0, os.SEEK_END)
+        try:
+            # A block device has no size in stat; its end has.
+            self.size_bytes = os.lseek(descriptor, 0, os.SEEK_END)
+        except OSError:
+            raise FormatError(
+                "igvm-size",
+                "it has no size, as a pipe has none: an IGVM file is read at many places",
+                where=where,
+                hint="write it to a file first",
+            ) from None
         self.where = where
 
     def read(self, offset: int, size_bytes: int) -> bytes:
