@@ -149,6 +149,13 @@ def test_the_callers_bound():
     assert guest_message.open_(page, ANSWER, AesGcm(KEY), max_payload_bytes=65) == bytes(65)
 
 
+def test_no_bound_of_a_caller_reaches_beyond_the_page():
+    page = bytearray(guest_message.seal(ANSWER, bytes(4000), AesGcm(KEY)))
+    assert guest_message.open_(bytes(page), ANSWER, AesGcm(KEY)) == bytes(4000)
+    page[0x36:0x38] = (4001).to_bytes(2, "little")
+    assert refused(bytes(page), max_payload_bytes=1 << 16) == "guest-message-length"
+
+
 def test_another_key_or_changed_ciphertext():
     page = bytearray(guest_message.seal(ANSWER, b"payload", AesGcm(KEY)))
     assert refused(bytes(page), aead=AesGcm(bytes(32))) == "guest-message-tag"

@@ -199,6 +199,26 @@ def test_a_derived_key_of_zeros(guest):
     assert code_of(guest(driver).derived_key, KeyRequest()) == "provider-empty"
 
 
+def test_the_key_does_not_stay_in_the_drivers_buffer(guest, monkeypatch):
+    buffers = []
+    memory = sev_guest._memory
+
+    def kept(content):
+        buffers.append(memory(content))
+        return buffers[-1]
+
+    monkeypatch.setattr(sev_guest, "_memory", kept)
+    assert guest(Driver()).derived_key(KeyRequest()) == b"K" * 32
+    assert len(buffers) == 2
+    assert not any(b"K" in buffer for _, buffer in buffers)
+
+
+def test_the_real_ioctl_on_another_device():
+    with pytest.raises(ProviderError) as caught:
+        SevGuestProvider("/dev/null", level=0).report(DATA)
+    assert caught.value.code == "vmpck-lost"
+
+
 def test_outcomes_do_not_show_keys():
     outcome = sev_guest.Outcome(0, 0, 0, b"secret")
     assert "secret" not in repr(outcome)
