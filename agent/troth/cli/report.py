@@ -90,6 +90,7 @@ def _show(data: bytes, *, binary: bool) -> None:
 
 
 def _write(path: str, data: bytes) -> None:
+    # Not cli.output_file: its tempfile would bring hashlib and libcrypto into the guest.
     try:
         with open(path, "wb") as file:
             file.write(data)
