@@ -259,8 +259,8 @@ def test_artefact_names_stay_in_the_bundle(bundle, capsys, name):
     ("options", "code"),
     [
         (["--sim-snp"], "sim-snp"),
-        (["--instance", "x"], "not-in-this-version"),
-        (["--sim-control", "x"], "not-in-this-version"),
+        (["--instance", "x"], "sim-snp"),
+        (["--sim-control", "x"], "sim-snp"),
         (["--disk", "UPPER=/dev/null"], "usage"),
         (["--disk", "data=/nonexistent"], "disk-file"),
         (["--forward", "80"], "usage"),

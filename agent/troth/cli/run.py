@@ -27,12 +27,14 @@ if TYPE_CHECKING:
 
     from troth.documents.bundle import Bundle
     from troth.machine.outcome import Record
+    from troth.machine.simulated_platform import SimulatedPlatform
 
 _SERIAL = re.compile(r"[a-z0-9-]{1,20}\Z")
 _PORT_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _MEMORY = re.compile(r"([1-9][0-9]{0,6})([MG])\Z")
 #: More need interrupt remapping, which the machine does not have.
 _MAX_CPUS = 255
+INSTANCE_SERIAL = "instance"
 _DRY_RUN_FOLDER = Path("/tmp/troth-run")  # noqa: S108  # shown, never used
 
 
@@ -43,7 +45,7 @@ def run(options: Namespace) -> int:
     refusal code where the boot did not end well.
     """
     bundle = bundle_dir.open_(Path(options.bundle))
-    _refuse_later_options(options, bundle.bundle)
+    _check_simulated(options, bundle.bundle)
     plan = make_plan(options, bundle)
     if options.dry_run:
         for words in runner.commands(plan, _DRY_RUN_FOLDER):
@@ -57,6 +59,8 @@ def run(options: Namespace) -> int:
             show = _shown(sys.stderr if options.json else sys.stdout)
         else:
             show = stack.enter_context(_writable(options.console)).write
+        if plan.simulated is not None:
+            _announce(plan.simulated)
         result = runner.run(plan, show=show)
         if chart is not None:
             from troth.machine.chart import draw
@@ -72,18 +76,63 @@ def _writable(name: str) -> FileIO:
         raise UsageError("output-file", error.strerror or str(error), where=name) from None
 
 
-def _refuse_later_options(options: Namespace, bundle: Bundle) -> None:
-    if options.sim_snp and bundle.snp != "simulated":
-        raise UsageError(
-            "sim-snp", f"--sim-snp needs a bundle with snp = simulated, this one says {bundle.snp}"
-        )
-    for given, name, need in (
-        (options.sim_snp, "--sim-snp", "the simulated platform"),
-        (options.instance is not None, "--instance", "HOST_DATA, so the simulated platform"),
-        (options.sim_control is not None, "--sim-control", "the simulated platform"),
+def _check_simulated(options: Namespace, bundle: Bundle) -> None:
+    if options.sim_snp:
+        if bundle.snp != "simulated":
+            raise UsageError(
+                "sim-snp",
+                f"--sim-snp needs a bundle with snp = simulated, this one says {bundle.snp}",
+            )
+        return
+    for given, name in (
+        (options.instance is not None, "--instance"),
+        (options.sim_control is not None, "--sim-control"),
     ):
         if given:
-            raise UsageError("not-in-this-version", f"{name}: not in this version: needs {need}")
+            raise UsageError(
+                "sim-snp", f"{name} needs --sim-snp: only the simulated processor takes it here"
+            )
+
+
+def _simulated(options: Namespace, machine: qemu.Machine) -> SimulatedPlatform:
+    from troth.machine import simulated_platform
+
+    control = None if options.sim_control is None else Path(options.sim_control).resolve()
+    if control is not None and control.exists() and not control.is_socket():
+        raise UsageError("port-socket", "exists and is not a socket", where=str(control))
+    instance = None
+    if options.instance is not None:
+        instance = simulated_platform.read_instance(Path(options.instance))
+    if any(port.name == simulated_platform.PORT for port in machine.ports):
+        raise UsageError("usage", f"--port {simulated_platform.PORT} is the processor's own")
+    return simulated_platform.plan(
+        machine,
+        keys=simulated_platform.keys_beside(Path(options.bundle)),
+        control_socket=control,
+        instance=instance,
+    )
+
+
+def _instance_disk(options: Namespace) -> tuple[qemu.DiskImage, ...]:
+    if options.instance is None:
+        return ()
+    if any(text.startswith(f"{INSTANCE_SERIAL}=") for text in options.disk):
+        raise UsageError("usage", f"--instance is itself the disk {INSTANCE_SERIAL!r}")
+    return (
+        qemu.DiskImage(
+            serial=INSTANCE_SERIAL, path=Path(options.instance).resolve(), read_only=True
+        ),
+    )
+
+
+def _announce(platform: SimulatedPlatform) -> None:
+    made = "" if platform.keys.is_dir() else ", made now, which takes seconds"
+    print(
+        f"troth run: simulated secure processor, which protects nothing; keys in {platform.keys}"
+        f"{made}; launch digest {platform.launch.measurement.hex()}",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def make_plan(options: Namespace, bundle: bundle_dir.BundleDir) -> runner.Plan:
@@ -111,7 +160,11 @@ def make_plan(options: Namespace, bundle: bundle_dir.BundleDir) -> runner.Plan:
         cpus=options.cpus,
         accelerator=_accelerator(options.accel),
         firmware=options.firmware,
-        disks=(*bundle.disks, *(_disk(text) for text in options.disk)),
+        disks=(
+            *bundle.disks,
+            *(_disk(text) for text in options.disk),
+            *_instance_disk(options),
+        ),
         forwards=tuple(_forward(text) for text in options.forward),
         ports=tuple(_port(text) for text in options.port),
         tpm_socket=None,
@@ -125,6 +178,7 @@ def make_plan(options: Namespace, bundle: bundle_dir.BundleDir) -> runner.Plan:
         tpm_state=None if options.tpm_state is None else Path(options.tpm_state).resolve(),
         supervised=bundle.supervised,
         timeout_s=options.timeout,
+        simulated=_simulated(options, machine) if options.sim_snp else None,
     )
 
 

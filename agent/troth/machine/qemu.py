@@ -56,10 +56,14 @@ class Forward:
 
 @record
 class Port:
-    """virtio-serial port ``name``, on the host the listening unix socket ``socket``."""
+    """virtio-serial port ``name``, on the host the unix socket ``socket``.
+
+    ``listens``: QEMU makes the socket; else it connects to the one that is there.
+    """
 
     name: str
     socket: Path
+    listens: bool = True
 
 
 @record
@@ -136,7 +140,8 @@ def command(machine: Machine, description: Description) -> tuple[str, ...]:
     if machine.ports:
         words += ["-device", f"{description.port_controller},id=ports"]
     for number, port in enumerate(machine.ports):
-        socket = f"socket,id=port{number},path={_value(port.socket)},server=on,wait=off"
+        way = "server=on,wait=off" if port.listens else "server=off"
+        socket = f"socket,id=port{number},path={_value(port.socket)},{way}"
         words += ["-chardev", socket]
         words += ["-device", f"virtserialport,chardev=port{number},name={_value(port.name)}"]
     if machine.tpm_socket is not None:

@@ -31,12 +31,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from troth.machine.qemu import Description, Machine, Port
+    from troth.machine.simulated_platform import SimulatedPlatform
+    from troth.simulated.server import Server
 
 #: A refused guest that does not end (``[fail] action = "halt"``) is ended after this long.
 LINGER_S = 10.0
 _TICK_S = 0.05
 _MAX_COMPLAINT_BYTES = 16 << 10
 _MAX_SOCKET_PATH = 100  # sun_path has 108 bytes
+#: ``simulated.wire.PORT``, whose room only runs with such a processor load.
+SIMULATED_PORT = "troth.sim-snp"
 
 
 @record
@@ -46,7 +50,7 @@ class Plan:
     ``machine``: its sockets are filled in by the run; ``tpm``: attach a vTPM;
     ``tpm_state``: directory that keeps its state, None for a fresh one;
     ``supervised``: PID 1 stays and says how the workload ended; ``timeout_s``:
-    None for no limit.
+    None for no limit; ``simulated``: the secure processor to start beside it.
     """
 
     machine: Machine
@@ -55,11 +59,15 @@ class Plan:
     tpm_state: Path | None
     supervised: bool
     timeout_s: float | None
+    simulated: SimulatedPlatform | None = None
 
 
 def commands(plan: Plan, folder: Path) -> tuple[tuple[str, ...], ...]:
     """The commands a run of ``plan`` starts, with its sockets in ``folder``; QEMU is last."""
     machine = replace(plan.machine, monitor_socket=folder / "monitor")
+    if plan.simulated is not None:
+        port = qemu.Port(SIMULATED_PORT, plan.simulated.socket(folder), listens=False)
+        machine = replace(machine, ports=(*machine.ports, port))
     if not plan.tpm:
         return (qemu.command(machine, plan.description),)
     machine = replace(machine, tpm_socket=folder / "tpm")
@@ -71,7 +79,8 @@ def run(plan: Plan, *, show: Callable[[bytes], object]) -> Record:
     """Run ``plan`` to its end; every console byte goes to ``show`` as it comes.
 
     Raises ``HostError`` ``qemu-missing``, ``swtpm-missing``, ``socket-path``;
-    ``MachineError`` ``swtpm-failed``. What the guest did is in the result.
+    ``MachineError`` ``swtpm-failed``; with a simulated processor as
+    ``SimulatedPlatform.start`` does. What the guest did is in the result.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(_sigterm_interrupts())
@@ -86,7 +95,11 @@ def run(plan: Plan, *, show: Callable[[bytes], object]) -> Record:
             state.mkdir(mode=0o700, parents=True, exist_ok=True)
             stack.callback(Swtpm(state, folder / "tpm").close)
         stack.callback(_remove_ports, plan.machine.ports)
-        return _Run(plan, commands(plan, folder)[-1], folder, show).to_end()
+        platform = None
+        if plan.simulated is not None:
+            platform = plan.simulated.start(folder)
+            stack.callback(platform.close)
+        return _Run(plan, commands(plan, folder)[-1], folder, show, platform).to_end()
 
 
 def _remove_ports(ports: tuple[Port, ...]) -> None:
@@ -97,12 +110,21 @@ def _remove_ports(ports: tuple[Port, ...]) -> None:
 
 
 class _Run:
-    """The loop that reads console, complaints and monitor until QEMU has ended."""
+    """The loop that reads console, complaints and monitor until QEMU has ended.
+
+    The simulated processor, where there is one, answers in the same loop.
+    """
 
     def __init__(
-        self, plan: Plan, words: tuple[str, ...], folder: Path, show: Callable[[bytes], object]
+        self,
+        plan: Plan,
+        words: tuple[str, ...],
+        folder: Path,
+        show: Callable[[bytes], object],
+        platform: Server | None,
     ) -> None:
         self._plan = plan
+        self._platform = platform
         self._show = show
         self._parser = console.Parser()
         self._record = Record(plan.machine.accelerator, supervised=plan.supervised)
@@ -153,6 +175,8 @@ class _Run:
             if pipe is not None:
                 os.set_blocking(pipe.fileno(), False)
                 self._selector.register(pipe, selectors.EVENT_READ, take)
+        if self._platform is not None:
+            self._selector.register(self._platform, selectors.EVENT_READ, self._platform.step)
         limit_s = self._plan.timeout_s
         over_since_s: float | None = None
         while self._process.poll() is None:
@@ -163,6 +187,8 @@ class _Run:
             for key, _ in self._selector.select(timeout=_TICK_S):
                 if not key.data():
                     self._selector.unregister(key.fileobj)
+            if self._platform is not None:
+                self._platform.step()  # what was held back may be due
             now_s = time.monotonic()
             if limit_s is not None and now_s - self._began_s >= limit_s:
                 return True
@@ -175,7 +201,7 @@ class _Run:
     def _drain(self) -> None:
         """What QEMU left in the pipes when it ended; bounded by what a pipe holds."""
         for key in list(self._selector.get_map().values()):
-            if key.fileobj is self._monitor.connection:
+            if key.fileobj in (self._monitor.connection, self._platform):
                 continue
             with contextlib.suppress(BrokenPipeError):
                 for _ in range(64):

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A bundle directory just good enough to be run with a stand-in for QEMU."""
+
+import hashlib
+import json
+
+from troth.documents import bundle as bundle_document
+
+
+def make_bundle(folder, *, snp, scene="clean"):
+    folder.mkdir()
+    files = {"vmlinuz": b"k", "initramfs": b"i", "cmdline": f"fake={scene}\n".encode()}
+    files["root.img"] = bytes(4096)
+    files["policy.json"] = json.dumps({"handover": {"kind": "switch"}}).encode()
+    artefacts = []
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+        digest = hashlib.sha256(data).hexdigest()
+        artefacts.append(bundle_document.Artefact(name, len(data), digest))
+    document = bundle_document.Bundle(
+        name="demo",
+        svn=1,
+        troth_version="0",
+        kernel_release="6",
+        snp=snp,
+        vtpm="none",
+        vtpm_kind="host",
+        acpi_aml="",
+        compression="none",
+        artefacts=tuple(artefacts),
+        disks=(bundle_document.Disk("root", "root.img"),),
+        packed=(),
+    )
+    (folder / "manifest.json").write_bytes(bundle_document.print_(document))
+    return folder
