@@ -431,7 +431,8 @@ def test_lines_for_people(plain, signers, capsys):
 def test_everything_passes(tmp_path, signers, capsys):
     """A verdict of pass needs every check, the bundle and all."""
     folder = tmp_path / "out"
-    values = replace(made_bundle.make(folder, launch='ovmf = "OVMF.fd"'), inputs=())
+    launch = 'memory = "128M"'
+    values = replace(made_bundle.make(folder, image="igvm = true", launch=launch), inputs=())
     (folder / "reference-values.json").write_bytes(reference_values_json.print_(values))
     out = sign(folder / "reference-values.json", signers)
     capsys.readouterr()

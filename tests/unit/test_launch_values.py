@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -54,6 +55,34 @@ def failures(folder, values):
         for item in reference_bundle.compare(folder, values)
         if item.verdict == finding.FAIL
     }
+
+
+@pytest.mark.parametrize("name", ["vmlinuz", "initramfs", "policy.json", "root.img", "guest.igvm"])
+@pytest.mark.parametrize("kind", ["endless", "pipe", "folder"])
+def test_what_is_no_file_is_not_read(igvm, tmp_path, name, kind):
+    folder, values = igvm
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / name).unlink()
+    match kind:
+        case "endless":
+            (copy / name).symlink_to("/dev/zero")
+        case "pipe":
+            os.mkfifo(copy / name)
+        case "folder":
+            (copy / name).mkdir()
+    with pytest.raises(FormatError) as caught:
+        reference_bundle.compare(copy, values)
+    assert (caught.value.code, caught.value.where) == ("bundle-file", str(copy / name))
+
+
+def test_another_kernel_is_hashed_and_not_loaded(igvm, tmp_path):
+    folder, values = igvm
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    os.truncate(copy / "vmlinuz", 1 << 28)  # sparse
+    found = verdicts(copy, values)
+    assert found["file vmlinuz"].code == "reference-differs"
+    content = found["content of guest.igvm"]
+    assert (content.code, "not the stated ones" in content.detail) == ("reference-differs", True)
 
 
 # --- direct boot ----------------------------------------------------------------------------
@@ -124,7 +153,8 @@ def test_an_unchanged_bundle_agrees_without_its_firmware(ovmf, tmp_path):
     found = verdicts(copy, values)
     assert {item.verdict for item in found.values()} == {finding.PASS, finding.NOT_CHECKED}
     left_out = {name for name, item in found.items() if item.verdict == finding.NOT_CHECKED}
-    assert left_out == {"input troth.toml", "input troth.lock", "input OVMF.fd"}
+    inputs = {"input troth.toml", "input troth.lock", "input OVMF.fd"}
+    assert left_out == {*inputs, "guest policy of direct boots"}
     for value in values.launch:
         assert found[f"launch {value.digest[:16]}"].verdict == finding.PASS
 

@@ -9,6 +9,7 @@ said, line by line; must never take a value of the document for a result.
 from __future__ import annotations
 
 import hashlib
+import stat
 from typing import TYPE_CHECKING
 
 from troth import __version__
@@ -37,8 +38,11 @@ _MAX_POLICY_BYTES = 64 << 20
 def compare(folder: Path, values: ReferenceValues) -> tuple[Finding, ...]:
     """One finding for each thing the values state, computed from the bundle in ``folder``.
 
-    Raises ``UsageError`` ``bundle-missing`` where there is none.
+    Raises ``UsageError`` ``bundle-missing`` where there is none, ``FormatError``
+    ``bundle-file`` where a name of it is a pipe, a device or a directory, which
+    nobody's bundle holds and reading might not end.
     """
+    _check_kinds(folder, values)
     try:
         policy_bytes = _read(folder / "policy.json")
     except OSError as error:
@@ -59,6 +63,20 @@ def compare(folder: Path, values: ReferenceValues) -> tuple[Finding, ...]:
         *_launches(folder, values, policy, digests),
         *_left_out(values),
     )
+
+
+def _check_kinds(folder: Path, values: ReferenceValues) -> None:
+    named = [name for name, _stated in values.artefacts]
+    named += [image_name(volume) for volume, _stated in values.root_hashes]
+    named += [value.file for value in values.launch if value.kind == "igvm"]
+    for name in ("policy.json", "vmlinuz", "initramfs", PARAMETERS_FILE, *named):
+        path = folder / name
+        try:
+            regular = stat.S_ISREG(path.stat().st_mode)
+        except OSError:
+            continue  # whoever needs it says so
+        if not regular:
+            raise FormatError("bundle-file", "not a regular file", where=str(path))
 
 
 def _read(path: Path) -> bytes:
@@ -173,12 +191,18 @@ def _launches(
         for value in values.launch
         if value.kind == "igvm"
     }
+    # They are read into memory: only what has the stated digest, so nothing without end.
+    stated = dict(values.artefacts)
+    same_parts = all(
+        name in stated and digests[name] == stated[name] for name in ("vmlinuz", "initramfs")
+    )
     for name, (shape, guest_policy) in shapes.items():
         yield _content(
             folder,
             shape,
             policy=policy,
             guest_policy=guest_policy,
+            same_parts=same_parts,
             stored=digests.get(name, ""),
             troth_version=values.troth_version,
         )
@@ -236,11 +260,14 @@ def _content(
     *,
     policy: Policy,
     guest_policy: int,
+    same_parts: bool,
     stored: str,
     troth_version: str,
 ) -> Finding:
     """Whether an IGVM file holds this bundle's kernel, initramfs and command line: made again."""
     name = f"content of {shape.file}"
+    if not same_parts:
+        return _differs(name, "kernel or initramfs are not the stated ones")
     try:
         found = launch_files.igvm_sha256(folder, shape, policy=policy, guest_policy=guest_policy)
     except OSError as error:
@@ -260,5 +287,7 @@ def _left_out(values: ReferenceValues) -> Iterator[Finding]:
         yield finding.not_checked("workload", "the tree digest was taken as stated")
     for name, _sha256 in values.inputs:
         yield finding.not_checked(f"input {name}", "the bundle does not hold it")
+    if any(value.kind == "ovmf" for value in values.launch):
+        yield finding.not_checked("guest policy of direct boots", "the signer's word")
     if values.commit:
         yield finding.not_checked("commit", "the signer's word")
