@@ -428,6 +428,11 @@ def test_lines_for_people(plain, signers, capsys):
     assert lines[-1] == "verdict: fail"
 
 
+def test_a_minimum_below_all_numbers_is_a_mistake(plain, signers, capsys):
+    assert check(sign(plain, signers), signers, "--min-svn", "-1") == 2
+    assert "--min-svn -1" in capsys.readouterr().err
+
+
 def test_everything_passes(tmp_path, signers, capsys):
     """A verdict of pass needs every check, the bundle and all."""
     folder = tmp_path / "out"

@@ -191,7 +191,8 @@ def _add_option(parser: _Parser, option: Option) -> None:
     if not option.metavar:
         parser.add_argument(*option.names, dest=destination, action="store_true", help=text)
         return
-    convert: Callable[[str], object] = {"integer": _integer, "number": float}.get(option.kind, str)
+    converts: dict[str, Callable[[str], object]] = {"integer": _integer, "number": float}
+    convert = converts.get(option.kind, str)
     default = convert(option.default) if option.default is not None else None
     if option.default is not None:
         text += f" (default {option.default})"

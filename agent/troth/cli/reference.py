@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from troth.cli import output_file, reference_file
 from troth.documents import finding, instant, strict
+from troth.errors import UsageError
 from troth.image import reference_bundle, rvps
 
 if TYPE_CHECKING:
@@ -50,8 +51,10 @@ def check(options: CheckOptions) -> int:
     """Print one line a check; 0 where none failed.
 
     Raises ``UsageError`` ``reference-key-missing``, ``reference-file``,
-    ``time-form``; ``FormatError`` where the file is none of reference values.
+    ``time-form``, ``usage``; ``FormatError`` where the file is none of reference values.
     """
+    if options.min_svn is not None and options.min_svn < 0:
+        raise UsageError("usage", f"--min-svn {options.min_svn}: no image has less than 0")
     at_s = reference_file.moment(options.at, option="--at")
     judged = reference_file.judge(options, at_s=at_s, min_svn=options.min_svn)
     findings = list(judged.findings)
