@@ -209,3 +209,23 @@ def test_numbers_have_one_spelling(text, capsys):
 def test_a_negative_number_is_a_number(capsys):
     assert main(["measure", "igvm", "absent", "--vcpus", "-1"]) == 1
     assert "[os-error]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("closed", ["1", "2"])
+def test_a_closed_stream_is_no_traceback(closed):
+    words = [sys.executable, "-m", "troth.cli.main", "--version"]
+    done = subprocess.run(
+        ["sh", "-c", f'"$@" {closed}>&-', "sh", *words], capture_output=True, text=True, check=False
+    )
+    shown = "" if closed == "1" else f"troth {__version__}\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, shown, "")
+
+
+@pytest.mark.parametrize("verb", grammar.VERBS, ids=IDS)
+def test_help_names_every_choice(verb, capsys):
+    with pytest.raises(SystemExit):
+        main([*verb.words, "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    for option in verb.options:
+        for word in option.choices:
+            assert word in shown.replace("- ", "-")

@@ -2,6 +2,7 @@
 """What ``-o`` may name, and what is left behind where it cannot be written."""
 
 import os
+import resource
 import stat
 import subprocess
 import sys
@@ -88,3 +89,24 @@ def test_names_that_cannot_be_written(tmp_path, name):
         output_file.write(f"{tmp_path}/{name}", b"data")
     assert (caught.value.code, caught.value.where) == ("output-file", f"{tmp_path}/{name}")
     assert names(tmp_path) == before
+
+
+def test_a_full_disk_is_said_with_the_name(tmp_path):
+    path = tmp_path / "out"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # As good as a full disk; Python ignores the signal that comes with it.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(UsageError) as caught:
+            output_file.write(str(path), bytes(1 << 20))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (caught.value.code, caught.value.where) == ("output-file", str(path))
+    assert names(tmp_path) == []
+
+
+def test_a_device_that_takes_nothing():
+    with pytest.raises(UsageError) as caught:
+        output_file.write("/dev/full", b"data")
+    assert (caught.value.code, caught.value.where) == ("output-file", "/dev/full")
+    assert stat.S_ISCHR(os.stat("/dev/full").st_mode)

@@ -46,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
+    # Closed by the caller (>&-): there are none, and the next file opened would be taken for them.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - to the end
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115 - to the end
     if isinstance(sys.stdout, io.TextIOWrapper):
         # File names and guests' output hold what a terminal's encoding may lack.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -187,15 +190,13 @@ def _add_positional(parser: _Parser, positional: Positional) -> None:
 
 def _add_option(parser: _Parser, option: Option) -> None:
     destination = option.names[0].removeprefix("--").replace("-", "_")
-    text = _help(option.help)
+    text = _help(option.described)
     if not option.metavar:
         parser.add_argument(*option.names, dest=destination, action="store_true", help=text)
         return
     converts: dict[str, Callable[[str], object]] = {"integer": _integer, "number": float}
     convert = converts.get(option.kind, str)
     default = convert(option.default) if option.default is not None else None
-    if option.default is not None:
-        text += f" (default {option.default})"
     parser.add_argument(
         *option.names,
         dest=destination,

@@ -77,14 +77,7 @@ def _positional(item: Positional) -> list[str]:
 def _option(option: Option) -> list[str]:
     names = ", ".join(rf"\fB{_escape(name)}\fR" for name in option.names)
     value = rf" \fI{_escape(option.metavar)}\fR" if option.metavar else ""
-    text = option.help
-    if option.choices:
-        text += f"; one of {', '.join(option.choices)}"
-    if option.default is not None:
-        text += f" (default {option.default})"
-    if option.repeat:
-        text += "; may be given several times"
-    return [".TP", names + value, _escape(text)]
+    return [".TP", names + value, _escape(option.described)]
 
 
 def _synopsis_option(option: Option) -> str:

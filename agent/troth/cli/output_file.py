@@ -9,6 +9,7 @@ root, ``-o /dev/null`` would take that away from the whole machine.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import stat
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO
 
+# What only writing meets; any other error may be of what the block reads.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 def write(name: str, data: bytes) -> None:
     """Write ``data`` to the file ``name``; ``UsageError`` ``output-file``."""
@@ -34,14 +38,17 @@ def replaced(name: str) -> Iterator[BinaryIO]:
     """A stream that becomes the file ``name`` when the block ends well; it can be read again.
 
     A link is followed, and stays. A pipe or a device gets the bytes at the end of
-    the block. Raises ``UsageError`` ``output-file``, and ``OSError`` of writing.
+    the block. Raises ``UsageError`` ``output-file``, and what the block raises.
     """
     if _is_special(name):
         with tempfile.TemporaryFile() as stream:
             yield stream
             stream.seek(0)
-            with _opened(name) as special:
-                shutil.copyfileobj(stream, special)
+            try:
+                with open(name, "wb") as special:
+                    shutil.copyfileobj(stream, special)
+            except OSError as error:
+                raise _unwritable(name, error) from None
     else:
         with _beside(name, Path(os.path.realpath(name))) as stream:
             yield stream
@@ -71,6 +78,7 @@ def _beside(name: str, target: Path) -> Iterator[BinaryIO]:
     try:
         with os.fdopen(descriptor, "w+b") as stream:
             yield stream
+            stream.flush()
         try:
             mask = os.umask(0)
             os.umask(mask)
@@ -78,15 +86,12 @@ def _beside(name: str, target: Path) -> Iterator[BinaryIO]:
             temporary.replace(target)
         except OSError as error:
             raise _unwritable(name, error) from None
+    except OSError as error:
+        if error.errno in _FULL:
+            raise _unwritable(name, error) from None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _opened(name: str) -> BinaryIO:
-    try:
-        return open(name, "wb")
-    except OSError as error:
-        raise _unwritable(name, error) from None
 
 
 def _unwritable(name: str, error: OSError) -> UsageError:

@@ -43,7 +43,7 @@ MEASURE_LAUNCH = Verb(
         Option(("--vcpu-stepping",), "processor stepping", metavar="NUMBER"),
         Option(
             ("--vmm",),
-            "whose first processor state",
+            "who starts the processors, each in a state of its own",
             metavar="NAME",
             choices=("qemu", "ec2", "gce"),
             default="qemu",
@@ -65,7 +65,7 @@ MEASURE_LAUNCH = Verb(
         ),
         Option(
             ("--format",),
-            "how to print; json holds all parameters too",
+            "how to print; json holds all parameters too, for --parameters",
             metavar="FORM",
             choices=("hex", "base64", "json"),
             default="hex",

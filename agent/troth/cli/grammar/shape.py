@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a verb is described: options, positionals, exit statuses; and what several verbs share.
 
-Serves the other modules of this room. Must hold no verb and no logic.
+Serves the other modules of this room. Must hold no verb.
 """
 
 from __future__ import annotations
@@ -28,6 +28,16 @@ class Option:
     default: str | None = None
     repeat: bool = False
     required: bool = False
+
+    @property
+    def described(self) -> str:
+        """``help`` with everything else that people should know of the option."""
+        text = self.help
+        if self.choices:
+            text += f": {' or '.join(self.choices)}"
+        if self.default is not None:
+            text += f" (default {self.default})"
+        return f"{text}; may be given several times" if self.repeat else text
 
 
 @record
