@@ -65,7 +65,7 @@ MEASURE_LAUNCH = Verb(
         ),
         Option(
             ("--format",),
-            "how to print; json holds all parameters too, for --parameters",
+            "how to print the digest; json holds all that --parameters takes",
             metavar="FORM",
             choices=("hex", "base64", "json"),
             default="hex",

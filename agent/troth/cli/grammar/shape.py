@@ -34,7 +34,8 @@ class Option:
         """``help`` with everything else that people should know of the option."""
         text = self.help
         if self.choices:
-            text += f": {' or '.join(self.choices)}"
+            several = "; one of" if len(self.choices) > 1 else ":"
+            text += f"{several} {', '.join(self.choices)}"
         if self.default is not None:
             text += f" (default {self.default})"
         return f"{text}; may be given several times" if self.repeat else text
