@@ -152,6 +152,7 @@ def test_every_field_of_a_report(line, version):
     pki = platform(line)
     tcb = pki.chip.tcb
     older = bytes(max(level - 1, 0) for level in tcb)
+    newer, at_launch = (tcb[:7] + bytes((tcb[7] + step,)) for step in (2, 1))
     launch = Launch(
         measurement=MEASUREMENT,
         policy=0x3011F,
@@ -164,8 +165,9 @@ def test_every_field_of_a_report(line, version):
         author_key=True,
         report_version=version,
         platform_info=0x25,
+        current_tcb=newer,
         committed_tcb=older,
-        launch_tcb=tcb,
+        launch_tcb=at_launch,
         current_firmware=(1, 55, 50),
         committed_firmware=(1, 54, 49),
         launch_mit_vector=0x0B,
@@ -182,7 +184,7 @@ def test_every_field_of_a_report(line, version):
         "image_id": b"i" * 16,
         "vmpl": 2,
         "signature_algo": 1,
-        "current_tcb": tcb,
+        "current_tcb": newer,
         "platform_info": 0x25,
         "key_info": 1,
         "report_data": NONCE,
@@ -204,7 +206,7 @@ def test_every_field_of_a_report(line, version):
         "committed_build": 49,
         "committed_minor": 54,
         "committed_major": 1,
-        "launch_tcb": tcb,
+        "launch_tcb": at_launch,
         "launch_mit_vector": 0x0B if version == 5 else 0,
         "current_mit_vector": 0x3F if version == 5 else 0,
     }
