@@ -342,8 +342,7 @@ def test_every_unmeasured_input_is_named():
         "shared page, which the host can write: 1 page at 0x6000",
         "area 5 at 0x20000, 2 pages: the host writes MEMORY_MAP, COMMAND_LINE, MADT, over contents",
         "parameter area 6 at 0x30000, 1 page: the host writes nothing",
-        "memory that must be there",
-        "262144 pages at 0x0",
+        "memory that must be there and that the file does not fill: 262137 of 262144 pages at 0x0",
         "error range, which is shared with the host: 1 page at 0x7000",
         "relocatable region, which the loader may move",
         "page tables, which the loader may rewrite",
@@ -352,6 +351,29 @@ def test_every_unmeasured_input_is_named():
         "HOST_DATA",
     ):
         assert line in text, line
+
+
+@pytest.mark.parametrize(
+    ("pages", "areas", "wanted"),
+    [
+        # (address, pages) of what the file fills, of what it demands; what is said
+        ([(0, 4)], [(0, 4)], []),
+        ([(0, 2), (2, 2)], [(0, 3), (3, 1)], []),
+        ([(2, 2), (0, 2)], [(0, 4)], []),
+        ([(0, 8)], [(2, 1), (5, 2)], []),
+        ([(0, 4)], [(0, 3), (1, 3)], []),
+        ([(1, 2)], [(0, 4)], ["2 of 4 pages at 0x0"]),
+        ([(0, 1), (9, 1)], [(0, 2), (8, 1)], ["1 of 2 pages at 0x0", "1 of 1 page at 0x8000"]),
+        ([(4, 1)], [(0, 4), (5, 1)], ["4 of 4 pages at 0x0", "1 of 1 page at 0x5000"]),
+    ],
+)
+def test_demanded_memory_is_named_where_no_page_fills_it(pages, areas, wanted):
+    headers = [made.platform(), made.policy()]
+    headers += [made.memory(gpa * PAGE, count * PAGE) for gpa, count in areas]
+    headers += [made.page((gpa + n) * PAGE) for gpa, count in pages for n in range(count)]
+    lines = measured(made.made([*headers, made.context()], made.vmsa())).unmeasured
+    text = "memory that must be there and that the file does not fill: "
+    assert [line.removeprefix(text) for line in lines if line.startswith("memory")] == wanted
 
 
 def test_shared_pages_are_all_named():

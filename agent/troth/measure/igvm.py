@@ -20,7 +20,7 @@ from troth.abi.igvm import headers as h
 from troth.abi.igvm.file import ARCHITECTURES, X64, Pages
 from troth.errors import FormatError, UsageError
 from troth.measure import launch
-from troth.measure.igvm_runs import Notes, Runs, count
+from troth.measure.igvm_runs import Memory, Notes, Runs, count
 from troth.measure.igvm_sinks import PlainSink, SnpSink
 from troth.record import record
 
@@ -175,6 +175,7 @@ class _Walk:
             _CPUID: self._sink.cpuid,
         }
         self._notes = Notes()
+        self._memory = Memory()
         self._warnings = list(file.warnings)
         self._areas: dict[int, tuple[h.ParameterArea, list[str]]] = {}
         self._vmsas: list[Vmsa] = []
@@ -209,6 +210,11 @@ class _Walk:
 
     def measured(self, platform: str) -> Measured:
         """The result of what was measured so far."""
+        for gpa, pages, left in self._memory.unfilled(self._sink.runs):
+            self._notes.line(
+                "memory that must be there and that the file does not fill:"
+                f" {left} of {count(pages)} at {gpa:#x}"
+            )
         if self._snp:
             self._policy_notes()
             self._notes.line(
@@ -311,11 +317,7 @@ class _Walk:
                     "ID block: not measured; the secure processor compares it with the digest"
                 )
             case h.RequiredMemory() if header.compatibility_mask & self._mask:
-                self._notes.pages(
-                    "memory that must be there, with contents where the file has pages for it",
-                    header.gpa,
-                    header.size_bytes // _PAGE,
-                )
+                self._memory.add(header.gpa, header.size_bytes // _PAGE)
             case h.ErrorRange() if header.compatibility_mask & self._mask:
                 self._notes.pages(
                     "error range, which is shared with the host",

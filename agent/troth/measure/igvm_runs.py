@@ -8,6 +8,7 @@ times, so a run takes 16 bytes and lines about pages end at a limit.
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from troth.record import record
@@ -70,6 +71,47 @@ class Runs:
         for run in self:
             found[run.kind] += run.pages
         return {kind: pages for kind, pages in found.items() if pages}
+
+
+class Memory:
+    """Memory that a file demands, to find what no measured page fills."""
+
+    def __init__(self) -> None:
+        self._areas: list[tuple[int, int]] = []
+
+    def add(self, gpa: int, pages: int) -> None:
+        """``pages`` pages from ``gpa`` on must be there; areas may overlap."""
+        self._areas.append((gpa, gpa + pages * PAGE_BYTES))
+
+    def unfilled(self, runs: Runs) -> Iterator[tuple[int, int, int]]:
+        """Address, pages, and pages that ``runs`` leave out, of each area that has any.
+
+        Areas side by side count as one. No page stands twice in ``runs``.
+        """
+        starts, ends = _joined(self._areas)
+        left = [end - start for start, end in zip(starts, ends, strict=True)]
+        for run in runs if starts else ():
+            end = run.gpa + run.pages * PAGE_BYTES
+            # From the last area that begins before the run to the last that begins in it.
+            for index in range(max(0, bisect_right(starts, run.gpa) - 1), len(starts)):
+                if starts[index] >= end:
+                    break
+                left[index] -= max(0, min(end, ends[index]) - max(run.gpa, starts[index]))
+        for start, end, size_bytes in zip(starts, ends, left, strict=True):
+            if size_bytes:
+                yield start, (end - start) // PAGE_BYTES, size_bytes // PAGE_BYTES
+
+
+def _joined(areas: list[tuple[int, int]]) -> tuple[list[int], list[int]]:
+    starts: list[int] = []
+    ends: list[int] = []
+    for start, end in sorted(areas):
+        if ends and start <= ends[-1]:
+            ends[-1] = max(end, ends[-1])
+        else:
+            starts.append(start)
+            ends.append(end)
+    return starts, ends
 
 
 class Notes:
