@@ -383,11 +383,13 @@ def test_altered_answers(running, driver, value):
 
 
 def test_an_answer_that_never_comes_is_counted(running):
-    with running.front(timeout_s=0.3) as front:
+    with running.front() as front:
         driver = Driver(front)
         running.command("fault", kind="dropped")
+        front.socket.settimeout(0.3)
         with pytest.raises(TimeoutError):
             driver.report()
+        front.socket.settimeout(10)
         # The processor has done its part: the same page again is refused, never sealed anew.
         with pytest.raises(Refused) as caught:
             driver.report()
@@ -396,13 +398,13 @@ def test_an_answer_that_never_comes_is_counted(running):
 
 
 def test_a_late_answer(running, driver):
-    running.command("fault", kind="delayed", value=300)
+    running.command("fault", kind="delayed", value=700)
     began = time.monotonic()
     assert driver.report(NONCE, pages=4)[0] == 0
-    assert 0.28 < time.monotonic() - began < 3
+    assert 0.68 < time.monotonic() - began < 10
     began = time.monotonic()
     assert driver.report(NONCE)[0] == 0
-    assert time.monotonic() - began < 0.25
+    assert time.monotonic() - began < 0.65
 
 
 def test_others_are_served_while_an_answer_is_late(running, driver):
@@ -704,7 +706,7 @@ def relayed(running):
     def start(*plan):
         path = running.folder / "relay"
         started = relay.HostileRelay(path, running.front_socket, plan)
-        front = Front(path, timeout_s=1)
+        front = Front(path)
         made.append((started, front))
         return Driver(front)
 
@@ -738,6 +740,8 @@ def test_an_honest_relay(relayed):
 def test_a_hostile_relay_is_seen(relayed, plan, seen):
     driver = relayed(relay.PASS, plan)
     assert driver.report(bytes(64))[0] == 0
+    if seen is TimeoutError:
+        driver.front.socket.settimeout(0.3)
     with pytest.raises(seen):
         driver.report(NONCE)
 
