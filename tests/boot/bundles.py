@@ -146,6 +146,39 @@ snp = "none"
 vtpm = "required"
 """
 
+#: Its init asks for reports.
+_SIMULATED = """
+[image]
+name = "simulated"
+kernel = {kernel}
+compression = "none"
+[root]
+source = "../snpfs"
+overlay = "none"
+[tee]
+snp = "simulated"
+vtpm = "none"
+[fail]
+detail = "console"
+deadline_s = 60
+device_timeout_s = 20
+"""
+
+_SIMULATED_SUPERVISED = """
+[image]
+name = "simulated-supervised"
+kernel = {kernel}
+compression = "none"
+[handover]
+supervise = ["/app/run", "report", "exit", "0"]
+grace_s = 20
+[initramfs]
+files = "../app"
+[tee]
+snp = "simulated"
+vtpm = "required"
+"""
+
 MANIFESTS = {
     "full": ("6.12", _FULL),
     "old": ("6.1", _FULL),
@@ -155,6 +188,8 @@ MANIFESTS = {
     "ready": ("6.12", _READY),
     "supervised": ("6.12", _SUPERVISED),
     "supervised-root": ("6.12", _SUPERVISED_ROOT),
+    "simulated": ("6.12", _SIMULATED),
+    "simulated-supervised": ("6.1", _SIMULATED_SUPERVISED),
 }
 
 
@@ -239,6 +274,8 @@ def _pattern(size_bytes: int) -> bytes:
 def _make_sources(base: Path, token: str) -> None:
     compile_guest("marker", base / "marker", token)
     compile_guest("workload", base / "run", token)
+    (base / "snpfs/sbin").mkdir(parents=True)
+    compile_guest("snp", base / "snpfs/sbin/init", token)
     for root in (base / "rootfs", base / "smallfs"):
         for directory in ("sbin", "etc", "var", "opt/app", "srv/models"):
             (root / directory).mkdir(parents=True)

@@ -418,7 +418,6 @@ ENCRYPTED = (
     "text",
     [
         BASE.replace('"none"', '"required"'),
-        BASE.replace('"none"', '"simulated"'),
         BASE[: BASE.index("[tee]")],
         BASE + 'vtpm_kind = "svsm"\n',
         BASE + ENCRYPTED,
@@ -586,3 +585,9 @@ def test_mutated_manifest(position, insert, cut):
         )
     except ManifestError:
         return
+
+
+@pytest.mark.parametrize("rest", ["", 'vtpm = "none"\n', 'vtpm = "optional"\n'])
+def test_a_simulated_platform_is_built(rest):
+    found = read(BASE.replace('"none"', '"simulated"') + rest)
+    assert found.tee.snp == "simulated"

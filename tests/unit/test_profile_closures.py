@@ -26,6 +26,7 @@ POLICIES = {
     "verity": policy(overlay="none"),
     "overlay": policy(overlay="tmpfs", workload=("/opt/app",)),
     "snp": policy(overlay="none", snp="required"),
+    "simulated": policy(overlay="none", snp="simulated"),
 }
 #: Each costs a boot more than all its mounts; a short-lived worker may use them, PID 1 not.
 NEVER_IN_PID1 = {
@@ -77,6 +78,42 @@ def test_pid1_stays_cheap(target, name):
 def test_an_image_without_snp_asks_for_no_reports(name):
     lines = (LISTS / f"profile-{name}.txt").read_text().split()
     assert not [word for word in lines if "attest" in word or word.endswith("_report")]
+
+
+#: The kernel's parts that the front stands on.
+FRONT_MODULES = {"cuse", "fuse", "virtio_console", "algif_aead", "gcm"}
+
+
+@pytest.mark.parametrize("name", ["base", "verity", "overlay", "snp"])
+def test_only_a_simulated_image_has_anything_of_the_simulated_platform(name):
+    """SECURITY S23: a front that is not there cannot be started by anybody."""
+    lines = (LISTS / f"profile-{name}.txt").read_text().split()
+    assert not [word for word in lines if "simulated" in word]
+    assert not kernel_modules(POLICIES[name]) & FRONT_MODULES
+
+
+def test_a_simulated_image_has_the_front_and_what_it_stands_on():
+    lines = (LISTS / "profile-simulated.txt").read_text().splitlines()
+    assert "import troth.boot.tee_simulated" in lines
+    assert "pack troth.simulated.front.main" in lines
+    assert kernel_modules(POLICIES["simulated"]) >= FRONT_MODULES
+
+
+def test_a_simulated_image_has_nothing_of_the_hosts_half():
+    """What makes keys, signs reports or commands faults stays with the host."""
+    lines = (LISTS / "profile-simulated.txt").read_text().split()
+    packed = {word for word in lines if word.startswith("troth.simulated")}
+    assert {word for word in packed if not word.startswith("troth.simulated.front")} == {
+        "troth.simulated",
+        "troth.simulated.wire",
+    }
+    assert not [word for word in lines if "cryptography" in word]
+
+
+def kernel_modules(wanted):
+    chosen = profile.profiles_of(wanted)
+    found = profile.kernel_modules(wanted, chosen, profile.load_platform("virtio"))
+    return {item.name for item in found}
 
 
 def test_a_profile_without_disks_has_no_verity(target):

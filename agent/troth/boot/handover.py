@@ -137,10 +137,13 @@ def _hide_host_inputs() -> None:
 def _write_state(state: State) -> None:
     """/run/troth/state/boot.json, for ``troth status``."""
     stages = ",".join(f"[{quote(name)},{ms}]" for name, ms in state.times_ms)
+    own = state.own_report
+    host_data, report_id = ("", "") if own is None else (own.host_data.hex(), own.report_id.hex())
     text = (
         f'{{"schema":"troth-boot-v1","handover":{quote(state.policy.handover.argv[0])},'
         f'"tpm_kind":{quote(state.tpm_kind)},"events":{state.events.count},'
-        f'"software_register":"{state.events.register.hex()}","stages":[{stages}]}}\n'
+        f'"software_register":"{state.events.register.hex()}","stages":[{stages}],'
+        f'"host_data":"{host_data}","report_id":"{report_id}"}}\n'
     )
     fd = os.open(f"{RUN}/state/boot.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:

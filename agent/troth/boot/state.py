@@ -7,6 +7,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
+    from troth.abi.snp_report import SnpReport
     from troth.documents.policy import Policy
     from troth.linux.block import Disk
     from troth.linux.dm import Map
@@ -33,7 +34,8 @@ class State:
     ``environ``, ``arguments``: as the kernel gave them; ``names``: what the
     rootfs held before anything was mounted; ``cmdline``: as found, without
     newline; ``log``: None until stage tee; ``disks`` and ``maps``: by volume
-    name; ``sealed``: after the caps, when nothing may be measured any more;
+    name; ``own_report``: after stage tee, where the policy wants SNP; ``sealed``:
+    after the caps, when nothing may be measured any more;
     ``times_ms``: (stage, duration).
     """
 
@@ -48,6 +50,7 @@ class State:
         "log",
         "maps",
         "names",
+        "own_report",
         "policy",
         "policy_bytes",
         "sealed",
@@ -75,6 +78,7 @@ class State:
         self.tpm_kind = ""
         self.disks: dict[str, Disk] = {}
         self.maps: dict[str, Map] = {}
+        self.own_report: SnpReport | None = None
         self.sealed = False
         self.times_ms: list[tuple[str, int]] = []
 

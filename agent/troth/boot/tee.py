@@ -16,11 +16,17 @@ from troth.errors import Refusal
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from troth.boot.state import State
+    from troth.documents.policy import Policy
 
 
 def run(state: State) -> None:
     """Raise ``Refusal`` ``entropy`` or ``tpm-*``; leave ``state.log`` open."""
-    _entropy()
+    check_entropy(state.policy)
+    measure(state)
+
+
+def measure(state: State) -> None:
+    """Open the log and measure what was decided at build; ``Refusal`` ``tpm-*``."""
     log = vtpm.open_log(state)
     log.measure(event_log.POLICY, state.policy_bytes)
     log.measure(event_log.CMDLINE, state.cmdline)
@@ -31,17 +37,19 @@ def run(state: State) -> None:
     log.confirm()
 
 
-def _entropy() -> None:
+def check_entropy(policy: Policy) -> None:
     """The processor must have a random generator and the kernel must be seeded (S32).
 
-    Where the kernel has no seed at all, the interpreter itself does not start and
-    the boot ends before this line, as a kernel panic.
+    SNP processors have both instructions, QEMU's software one has not. Raises
+    ``Refusal`` ``entropy``. Where the kernel has no seed at all, the interpreter
+    itself does not start and the boot ends before this line, as a kernel panic.
     """
     with open("/proc/cpuinfo", "rb", buffering=0) as file:
         # The flags of the first processor stand in the first page.
         flags = file.read(4096).partition(b"\nflags")[2].partition(b"\n")[0].split()
-    if b"rdrand" not in flags:
-        raise Refusal("entropy", "the processor has no rdrand")
+    for flag in (b"rdrand", b"rdseed") if policy.snp == "required" else (b"rdrand",):
+        if flag not in flags:
+            raise Refusal("entropy", f"the processor has no {flag.decode()}")
     try:
         os.getrandom(1, os.GRND_NONBLOCK)
     except BlockingIOError:

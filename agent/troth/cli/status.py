@@ -29,6 +29,8 @@ def run(*, as_json: bool) -> int:
         "tpm_kind": boot.tpm_kind,
         "events": boot.events,
         "software_register": boot.software_register,
+        "host_data": boot.host_data,
+        "report_id": boot.report_id,
         "volumes": [
             {"name": volume.name, "mount": volume.mount, "root_hash": volume.verity.root_hash}
             for volume in policy.volumes

@@ -18,7 +18,9 @@ SCHEMA = "troth-boot-v1"
 @record
 class BootState:
     """``handover``: the next init; ``tpm_kind``: "" where no TPM was used; ``events``: so far;
-    ``software_register``: 48 bytes in hex; ``stages``: (name, milliseconds).
+    ``software_register``: 48 bytes in hex; ``stages``: (name, milliseconds);
+    ``host_data``, ``report_id``: 32 bytes in hex of the guest's own report, "" where
+    the policy wants none.
     """  # noqa: D205 - the fields are the summary
 
     handover: str
@@ -26,6 +28,8 @@ class BootState:
     events: int
     software_register: str
     stages: tuple[tuple[str, int], ...]
+    host_data: str = ""
+    report_id: str = ""
 
 
 def parse(data: bytes, *, where: str = PATH) -> BootState:
@@ -38,9 +42,15 @@ def parse(data: bytes, *, where: str = PATH) -> BootState:
         events=top.integer("events"),
         software_register=top.digest("software_register", size_bytes=48),
         stages=_stages(top.raw("stages"), where),
+        host_data=_digest_if_any(top, "host_data"),
+        report_id=_digest_if_any(top, "report_id"),
     )
     top.close()
     return state
+
+
+def _digest_if_any(top: strict.Reader, key: str) -> str:
+    return top.digest(key, size_bytes=32) if top.text(key) else ""
 
 
 def _stages(tree: object, where: str) -> tuple[tuple[str, int], ...]:

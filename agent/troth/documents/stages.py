@@ -21,6 +21,10 @@ def _always(_policy: Policy) -> bool:
     return True
 
 
+def _snp_is(value: str) -> Callable[[Policy], bool]:
+    return lambda policy: policy.snp == value
+
+
 def _has_volumes(policy: Policy) -> bool:
     return bool(policy.volumes)
 
@@ -42,7 +46,9 @@ STAGES: tuple[tuple[str, str, Callable[[Policy], bool]], ...] = (
     ("mounts", "troth.boot.mounts", _always),
     ("policy", "troth.boot.policy", _always),
     ("modules", "troth.boot.modules", _always),
-    ("tee", "troth.boot.tee", _always),
+    ("tee", "troth.boot.tee", _snp_is("none")),
+    ("tee", "troth.boot.tee_snp", _snp_is("required")),
+    ("tee", "troth.boot.tee_simulated", _snp_is("simulated")),
     ("devices", "troth.boot.devices", _has_volumes),
     ("verity", "troth.boot.verity", _has_volumes),
     ("root", "troth.boot.root", _has_volumes),

@@ -269,8 +269,6 @@ def _tee(table: Table, later: rules.Later) -> Tee:
         later.note(
             table.fail("snp", ""), 'SEV-SNP support; [tee] snp = "none" builds for plain machines'
         )
-    if snp == "simulated":
-        later.note(table.fail("snp", ""), "the simulated secure processor")
     kind = table.text("vtpm_kind", "host", allowed=("svsm", "paravisor", "host"))
     if kind != "host":
         later.note(table.fail("vtpm_kind", ""), f"a TPM of kind {kind!r}")

@@ -50,11 +50,15 @@ class Profile:
 
 @record
 class Platform:
-    """The machine's drivers: ``bus`` for any device, ``disk`` for images with disks."""
+    """The machine's drivers: ``bus`` for any device, ``disk`` for images with disks.
+
+    ``port``: serial ports, which only the simulated secure processor is behind.
+    """
 
     name: str
     bus: tuple[str, ...]
     disk: tuple[str, ...]
+    port: tuple[str, ...]
 
 
 def _has_disks(policy: Policy) -> bool:
@@ -63,6 +67,10 @@ def _has_disks(policy: Policy) -> bool:
 
 def _has_overlay(policy: Policy) -> bool:
     return policy.overlay != "none"
+
+
+def _is_simulated(policy: Policy) -> bool:
+    return policy.snp == "simulated"
 
 
 def _has_snp(policy: Policy) -> bool:
@@ -75,6 +83,7 @@ PROFILES: tuple[tuple[str, Callable[[Policy], bool]], ...] = (
     ("verity", _has_disks),
     ("overlay", _has_overlay),
     ("snp", _has_snp),
+    ("simulated", _is_simulated),
 )
 
 
@@ -101,7 +110,9 @@ def load(name: str, *, data: Path | None = None) -> Profile:
 def load_platform(name: str, *, data: Path | None = None) -> Platform:
     """The platform ``name``. Raises ``BuildError`` ``profile-format``."""
     table = _Table((data or data_directory()) / "platforms" / f"{name}.toml")
-    found = Platform(name=name, bus=table.names("bus"), disk=table.names("disk"))
+    found = Platform(
+        name=name, bus=table.names("bus"), disk=table.names("disk"), port=table.names("port")
+    )
     table.close()
     return found
 
@@ -121,10 +132,13 @@ def kernel_modules(
         for profile in profiles
         for name in profile.where_present
     ]
-    if policy.volumes or extra:
+    simulated = policy.snp == "simulated"
+    if policy.volumes or extra or simulated:
         wanted += [Wanted(name, f"platform {platform.name}") for name in platform.bus]
     if policy.volumes:
         wanted += [Wanted(name, f"platform {platform.name}") for name in platform.disk]
+    if simulated:
+        wanted += [Wanted(name, f"platform {platform.name}") for name in platform.port]
     for profile in profiles:
         wanted += [Wanted(name, f"profile {profile.name}") for name in profile.kernel_modules]
     wanted += [

@@ -119,6 +119,9 @@ def answer(message: Message) -> bytes | Work | None:
         return messages.reply(message.unique, _OPEN_OUT.pack(0, 0, 0))
     if message.opcode in (messages.RELEASE, messages.FLUSH):
         return messages.reply(message.unique)
+    if message.opcode in (messages.READ, messages.WRITE):
+        # The driver has neither.
+        return messages.failure(message.unique, errno.EINVAL)
     if message.opcode != messages.IOCTL:
         return messages.failure(message.unique, errno.ENOSYS)
     _, _, command, address, in_bytes, out_bytes = messages.fields(_IOCTL_IN, message)

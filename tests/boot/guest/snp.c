@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The next init of a simulated guest: asks for reports as other programs do, by
+ * ioctl and by configfs, with structures of its own written from the kernel's
+ * documentation. It says what came and judges nothing.
+ */
+#include <stdint.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+
+#include "say.h"
+
+#define REPORTS "/sys/kernel/config/tsm/report"
+#define GET_REPORT 0xc0205300UL
+#define GET_DERIVED_KEY 0xc0205301UL
+#define GET_EXT_REPORT 0xc0205302UL
+
+struct guest_request {
+	uint8_t version, pad[7];
+	uint64_t request, response;
+	uint32_t firmware_error, vmm_error;
+};
+
+struct report_request {
+	uint8_t data[64];
+	uint32_t vmpl, key_selection;
+	uint8_t rest[24];
+	uint64_t certificates;
+	uint32_t certificates_bytes;
+};
+
+static uint8_t response[4000], certificates[0x5000];
+
+static void hex(const char *name, const uint8_t *data, size_t size)
+{
+	static char text[2 * sizeof certificates + 1];
+
+	for (size_t at = 0; at < size; at++)
+		sprintf(text + 2 * at, "%02x", data[at]);
+	text[2 * size] = 0;
+	say("%s ", name);
+	put(text, 2 * size);
+	say("\n");
+}
+
+/* One ioctl: its errno, and both errors beside it. */
+static void ask(int fd, const char *name, unsigned long number, struct guest_request *argument)
+{
+	memset(response, 0, sizeof response);
+	errno = 0;
+	int failed = ioctl(fd, number, argument) ? errno : 0;
+	say("%s %s %x %x\n", name, failed ? strerrorname_np(failed) : "ok",
+	    argument->firmware_error, argument->vmm_error);
+}
+
+static void ask_device(void)
+{
+	struct report_request request = { .vmpl = 0 };
+	struct guest_request argument = { .version = 1 };
+	uint64_t key_request[4] = { 0, 1 << 3, 0, 0 };
+	struct stat status;
+	int fd = open("/dev/sev-guest", O_RDWR | O_CLOEXEC);
+
+	say("@@ device\n");
+	if (fd < 0) {
+		say("error %s\n", strerrorname_np(errno));
+		return;
+	}
+	stat("/dev/sev-guest", &status);
+	say("mode %o\n", status.st_mode);
+	memset(request.data, 0xa5, sizeof request.data);
+	argument.request = (uintptr_t)&request;
+	argument.response = (uintptr_t)response;
+	ask(fd, "report", GET_REPORT, &argument);
+	hex("answer", response, 32 + 1184);
+	ask(fd, "unknown", 0xc0205309UL, &argument);
+	argument = (struct guest_request){ .version = 0, .request = (uintptr_t)&request,
+					   .response = (uintptr_t)response };
+	ask(fd, "version", GET_REPORT, &argument);
+	argument = (struct guest_request){ .version = 1, .request = 0,
+					   .response = (uintptr_t)response };
+	ask(fd, "nowhere", GET_REPORT, &argument);
+	argument = (struct guest_request){ .version = 1, .request = 16,
+					   .response = (uintptr_t)response };
+	ask(fd, "unmapped", GET_REPORT, &argument);
+	argument = (struct guest_request){ .version = 1, .request = (uintptr_t)&request,
+					   .response = (uintptr_t)response };
+	request.vmpl = 9;
+	ask(fd, "level", GET_REPORT, &argument);
+	hex("level-answer", response, 8);
+	request.vmpl = 0;
+
+	/* Certificates: none, then as many as are needed. */
+	argument = (struct guest_request){ .version = 1, .request = (uintptr_t)&request,
+					   .response = (uintptr_t)response };
+	ask(fd, "extended", GET_EXT_REPORT, &argument);
+	say("needed %x\n", request.certificates_bytes);
+	request.certificates = (uintptr_t)certificates;
+	argument.vmm_error = argument.firmware_error = 0;
+	ask(fd, "extended-again", GET_EXT_REPORT, &argument);
+	hex("extended-answer", response, 32 + 1184);
+	hex("certificates", certificates, request.certificates_bytes);
+	request.certificates_bytes = 0x1001;
+	argument.vmm_error = argument.firmware_error = 0;
+	ask(fd, "unaligned", GET_EXT_REPORT, &argument);
+	request.certificates_bytes = 0x5000;
+	argument.vmm_error = argument.firmware_error = 0;
+	ask(fd, "large", GET_EXT_REPORT, &argument);
+
+	for (int turn = 0; turn < 2; turn++) {
+		argument = (struct guest_request){ .version = 1,
+						   .request = (uintptr_t)key_request,
+						   .response = (uintptr_t)response };
+		ask(fd, "key", GET_DERIVED_KEY, &argument);
+		hex("key-answer", response, 64);
+		key_request[1] |= 1;
+	}
+	ssize_t got = read(fd, response, 1);
+	say("read %s\n", got < 0 ? strerrorname_np(errno) : "ok");
+	close(fd);
+	pid_t child = fork();
+	if (!child) {
+		if (setuid(1000) || open("/dev/sev-guest", O_RDWR) >= 0)
+			_exit(1);
+		say("other-user %s\n", strerrorname_np(errno));
+		_exit(0);
+	}
+	waitpid(child, NULL, 0);
+}
+
+static void put_value(const char *name, const void *data, size_t size)
+{
+	char path[200];
+
+	snprintf(path, sizeof path, REPORTS "/%s", name);
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	ssize_t done = fd < 0 ? -1 : write(fd, data, size);
+	say("write %s %zu %s\n", name, size, done < 0 ? strerrorname_np(errno) : "ok");
+	if (fd >= 0)
+		close(fd);
+}
+
+static void get_value(const char *name)
+{
+	static uint8_t data[sizeof certificates];
+	char path[200];
+	size_t size = 0;
+	ssize_t got = -1;
+
+	snprintf(path, sizeof path, REPORTS "/%s", name);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		while ((got = read(fd, data + size, sizeof data - size)) > 0)
+			size += (size_t)got;
+		close(fd);
+	}
+	if (got < 0)
+		say("read %s %s\n", name, strerrorname_np(errno));
+	else {
+		say("read %s ", name);
+		hex("ok", data, size);
+	}
+}
+
+static void make(const char *path)
+{
+	int failed = mkdir(path, 0755) ? errno : 0;
+
+	say("make %s %s\n", path, failed ? strerrorname_np(failed) : "ok");
+}
+
+static void ask_tree(void)
+{
+	static const char *const names[] = { "auxblob", "generation", "inblob", "outblob",
+					     "privlevel", "privlevel_floor", "provider" };
+	uint8_t data[65];
+
+	memset(data, 0x5a, sizeof data);
+	say("@@ tree\n");
+	make("/sys/kernel/config/other");
+	make(REPORTS "/a");
+	make(REPORTS "/a");
+	for (size_t at = 0; at < sizeof names / sizeof *names; at++) {
+		char path[200];
+		struct stat status;
+
+		snprintf(path, sizeof path, REPORTS "/a/%s", names[at]);
+		if (!stat(path, &status))
+			say("mode %s %o\n", names[at], status.st_mode);
+	}
+	get_value("a/provider");
+	get_value("a/privlevel_floor");
+	get_value("a/generation");
+	get_value("a/outblob");
+	get_value("a/inblob");
+	put_value("a/privlevel", "7", 1);
+	put_value("a/inblob", data, 65);
+	get_value("a/generation");
+	put_value("a/inblob", data, 63);
+	get_value("a/generation");
+	get_value("a/outblob");
+	put_value("a/privlevel", "0\n", 2);
+	put_value("a/inblob", data, 64);
+	get_value("a/generation");
+	get_value("a/outblob");
+	get_value("a/auxblob");
+	get_value("a/generation");
+	put_value("a/provider", "x", 1);
+	list(REPORTS);
+	list(REPORTS "/a");
+	say("@@ removed\n");
+	say("remove %s\n", rmdir(REPORTS "/a") ? strerrorname_np(errno) : "ok");
+	get_value("a/generation");
+}
+
+static void run_verb(const char *provider)
+{
+	say("@@ verb %s\n", provider);
+	pid_t child = fork();
+	int status = -1;
+
+	if (!child) {
+		char *words[] = { "troth", "report", "--nonce",
+				  "00112233445566778899aabbccddeeff", "--format", "json",
+				  "--provider", (char *)provider, NULL };
+		char *nothing[] = { NULL };
+
+		dup2(1, 2);
+		execve("/run/troth/bin/troth", words, nothing);
+		_exit(126);
+	}
+	waitpid(child, &status, 0);
+	say("\n@@ status %s\n%d\n", provider, WIFEXITED(status) ? WEXITSTATUS(status) : -1);
+}
+
+int main(void)
+{
+	say("\n@@ marker " TOKEN "\n");
+	show("/proc/mounts");
+	show("/proc/modules");
+	show("/run/troth/state/boot.json");
+	ask_device();
+	ask_tree();
+	run_verb("configfs-tsm");
+	run_verb("sev-guest");
+	say("\n@@ done " TOKEN "\n");
+	sync();
+	usleep(20000);
+	reboot(RB_POWER_OFF);
+	return 1;
+}
