@@ -19,8 +19,9 @@ import made_bundle
 from made_firmware import PLAIN, firmware
 from troth.abi.igvm import headers
 from troth.abi.igvm.file import FileSource, open_
-from troth.documents import finding, policy_json, reference_values_json
+from troth.documents import policy_json, reference_values_json
 from troth.documents.reference_values import launch_cmdline
+from troth.documents.verdict import FAIL, NOT_CHECKED, PASS
 from troth.errors import BuildError, FormatError, UsageError
 from troth.image import launch_files, launch_values, reference, reference_bundle
 from troth.image.inputs import manifest
@@ -53,7 +54,7 @@ def failures(folder, values):
     return {
         item.name: item.code
         for item in reference_bundle.compare(folder, values)
-        if item.verdict == finding.FAIL
+        if item.verdict == FAIL
     }
 
 
@@ -151,12 +152,12 @@ def test_an_unchanged_bundle_agrees_without_its_firmware(ovmf, tmp_path):
     folder, values = ovmf
     copy = shutil.copytree(folder, tmp_path / "elsewhere")
     found = verdicts(copy, values)
-    assert {item.verdict for item in found.values()} == {finding.PASS, finding.NOT_CHECKED}
-    left_out = {name for name, item in found.items() if item.verdict == finding.NOT_CHECKED}
+    assert {item.verdict for item in found.values()} == {PASS, NOT_CHECKED}
+    left_out = {name for name, item in found.items() if item.verdict == NOT_CHECKED}
     inputs = {"input troth.toml", "input troth.lock", "input OVMF.fd"}
     assert left_out == {*inputs, "guest policy of direct boots"}
     for value in values.launch:
-        assert found[f"launch {value.digest[:16]}"].verdict == finding.PASS
+        assert found[f"launch {value.digest[:16]}"].verdict == PASS
 
 
 @pytest.mark.parametrize(
@@ -365,7 +366,7 @@ def test_igvm_statements_that_the_file_does_not_bear(igvm):
                     {"acpi_aml": "off"}):  # fmt: skip
         launch = replace(values.launch[0], **changes)
         found = reference_bundle._launch(folder, launch, policy=policy, boot=None)
-        assert (found.verdict, found.code) == (finding.FAIL, "reference-differs"), changes
+        assert (found.verdict, found.code) == (FAIL, "reference-differs"), changes
 
 
 def test_an_igvm_file_that_nothing_is_stated_of(igvm):
@@ -380,7 +381,7 @@ def test_an_igvm_made_by_another_troth_is_said(igvm, tmp_path):
     shutil.copy(folder / "guest-2x128M.igvm", copy / "guest.igvm")
     one = replace(values, launch=values.launch[:1], troth_version="9.9")
     found = verdicts(copy, one)["content of guest.igvm"]
-    assert found.verdict == finding.NOT_CHECKED
+    assert found.verdict == NOT_CHECKED
     assert "9.9" in found.detail
 
 

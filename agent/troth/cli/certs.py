@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from troth.abi import snp_report
-from troth.documents.result import PASS
+from troth.documents.verdict import PASS
 from troth.errors import UsageError
 from troth.image.inputs import kernel
 from troth.verify import endorsements, kds, kds_cache

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from troth.cli.results import sentence, stands_in_the_way
-from troth.documents import result
+from troth.documents import result, verdict
 from troth.errors import UsageError
 from troth.verify.explain import EXPLANATIONS
 
@@ -42,11 +42,11 @@ def explain(options: ExplainOptions) -> int:
 def text(judged: Result) -> str:
     """The explanation, ending in a newline."""
     blocking = [check for check in judged.checks if stands_in_the_way(check)]
-    passed = sum(check.verdict == result.PASS for check in judged.checks)
+    passed = sum(check.verdict == verdict.PASS for check in judged.checks)
     open_ = [
         check.code
         for check in judged.checks
-        if check.verdict == result.NOT_CHECKED and not check.required
+        if check.verdict == verdict.NOT_CHECKED and not check.required
     ]
     lines = [f"The verdict is {judged.overall}.", _OVERALL[judged.overall], ""]
     for check in blocking:
@@ -59,10 +59,10 @@ def text(judged: Result) -> str:
 
 
 _OVERALL = {
-    result.PASS: "Everything that the policy asks for was checked and holds.",
-    result.FAIL: "Do not rely on this guest. What stood in the way:",
-    result.PARTIAL: "Signature and certificates hold. Nothing says what runs there.",
-    result.PASS_SIMULATED: "All checks hold, on a platform that protects nothing from its host.",
+    verdict.PASS: "Everything that the policy asks for was checked and holds.",
+    verdict.FAIL: "Do not rely on this guest. What stood in the way:",
+    verdict.PARTIAL: "Signature and certificates hold. Nothing says what runs there.",
+    verdict.PASS_SIMULATED: "All checks hold, on a platform that protects nothing from its host.",
 }
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from troth.cli import output_file, reference_file
 from troth.documents import finding, instant, strict
+from troth.documents.verdict import FAIL
 from troth.errors import UsageError
 from troth.image import reference_bundle, rvps
 
@@ -79,7 +80,7 @@ def check(options: CheckOptions) -> int:
     else:
         _print(findings)
         print(f"verdict: {verdict}")
-    return 1 if verdict == finding.FAIL else 0
+    return 1 if verdict == FAIL else 0
 
 
 def export(options: ExportOptions) -> int:
@@ -89,8 +90,8 @@ def export(options: ExportOptions) -> int:
     """
     at_s = reference_file.moment(options.at, option="--at")
     judged = reference_file.judge(options, at_s=at_s)
-    if judged.values is None or finding.verdict(judged.findings) == finding.FAIL:
-        _print([item for item in judged.findings if item.verdict == finding.FAIL], sys.stderr)
+    if judged.values is None or finding.verdict(judged.findings) == FAIL:
+        _print([item for item in judged.findings if item.verdict == FAIL], sys.stderr)
         return 1
     data = rvps.message(judged.values)
     if options.output is None:

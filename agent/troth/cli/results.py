@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from troth.documents import check_names, instant, result
-from troth.documents.result import FAIL, NOT_CHECKED, PARTIAL, PASS, PASS_SIMULATED
+from troth.documents.verdict import FAIL, NOT_CHECKED, PARTIAL, PASS, PASS_SIMULATED
 
 if TYPE_CHECKING:
     from troth.documents.result import Check, Result

@@ -1,23 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """One line of a judgement: what was looked at, the verdict, and why.
 
-Serves ``troth reference check``. "Not checked" is a verdict of its own, so that
-nothing that was left out looks like something that passed. Pure.
+Serves ``troth reference check``. Must never be without a verdict: what was not
+looked at says so. Pure.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from troth.documents.verdict import FAIL, NOT_CHECKED, PARTIAL, PASS
 from troth.record import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-PASS = "pass"  # noqa: S105 - a verdict, no secret
-FAIL = "fail"
-NOT_CHECKED = "not-checked"
-PARTIAL = "partial"
 
 
 @record

@@ -10,6 +10,7 @@ signed (source: docs/formats.md, "result.json").
 from __future__ import annotations
 
 from troth.documents import instant, strict
+from troth.documents.verdict import FAIL, NOT_CHECKED, PARTIAL, PASS, PASS_SIMULATED
 from troth.errors import FormatError
 from troth.record import record
 
@@ -19,13 +20,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "troth-result-v1"
 
-PASS = "pass"  # noqa: S105 - a verdict
-FAIL = "fail"
-NOT_CHECKED = "not-checked"
 VERDICTS = (PASS, FAIL, NOT_CHECKED)
-
-PARTIAL = "partial"
-PASS_SIMULATED = "pass-simulated"  # noqa: S105 - likewise
 OVERALL = (PASS, FAIL, PARTIAL, PASS_SIMULATED)
 
 REAL = "real"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from troth.documents import dsse, finding, instant, reference_document, reference_values_json
 from troth.documents.dsse import Envelope, Signature
 from troth.documents.reference_values import NEVER
+from troth.documents.verdict import FAIL
 from troth.errors import UsageError
 from troth.record import record
 
@@ -101,7 +102,7 @@ def judge(
     their signature is good, are no values.
     """
     found, signature = _signature(document, keys, allow_unsigned=allow_unsigned)
-    if signature.verdict == finding.FAIL:
+    if signature.verdict == FAIL:
         rest = ("issued", "expires", "svn", "revoked")
         why = "what no given key has signed is not looked at"
         return Judgement(None, (), (signature, *(finding.not_checked(name, why) for name in rest)))

@@ -17,16 +17,8 @@ from typing import TYPE_CHECKING
 
 from troth.abi import snp_report, snp_tcb
 from troth.documents import appraisal_policy, check_names, tcb_floors
-from troth.documents.result import (
-    FAIL,
-    NOT_CHECKED,
-    REAL,
-    SIMULATED,
-    Notice,
-    Result,
-    Subject,
-    overall,
-)
+from troth.documents.result import REAL, SIMULATED, Notice, Result, Subject, overall
+from troth.documents.verdict import FAIL, NOT_CHECKED
 from troth.verify.chain import chain
 from troth.verify.checks_guest import guest_checks
 from troth.verify.checks_image import image_checks

@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from troth.abi import snp_report
-from troth.documents.result import FAIL, NOT_CHECKED
+from troth.documents.verdict import FAIL, NOT_CHECKED
 from troth.record import record
 from troth.verify import links
 from troth.verify.links import Links, Path, Question

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from troth.abi import snp_report, snp_tcb
-from troth.documents.result import PASS
+from troth.documents.verdict import PASS
 from troth.errors import FormatError, HostError
 from troth.record import record
 from troth.signing import certificate_files, certificates, revocation_lists

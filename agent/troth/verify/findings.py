@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from troth.documents import check_names
-from troth.documents.result import FAIL, MAX_TEXT, NOT_CHECKED, PASS, Check
+from troth.documents.result import MAX_TEXT, Check
+from troth.documents.verdict import FAIL, NOT_CHECKED, PASS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -8,7 +8,7 @@ not said here.
 
 from __future__ import annotations
 
-from troth.documents.result import FAIL, NOT_CHECKED, PASS
+from troth.documents.verdict import FAIL, NOT_CHECKED, PASS
 from troth.record import record
 
 FETCH = "troth certs fetch DIR --report FILE gets the certificates from AMD"
