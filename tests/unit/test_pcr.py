@@ -14,7 +14,7 @@ from troth.measure import pcr
 VECTORS = Path(
     os.environ.get("TROTH_VECTORS", Path(__file__).parents[3] / "shared/vectors")
 ).joinpath("measure/pcr11")
-#: systemd 252, src/boot/measure.c: sections in this order, each by its name with NUL and by its data.
+#: systemd 252, src/boot/measure.c: in this order, each by its name with NUL and by its data.
 SECTIONS = {".linux": "linux.bin", ".osrel": "os-release", ".cmdline": "cmdline",
             ".initrd": "initrd.bin", ".pcrpkey": "pcrpkey.pem"}  # fmt: skip
 BANKS = ("sha1", "sha256", "sha384", "sha512")
