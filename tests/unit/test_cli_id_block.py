@@ -400,6 +400,7 @@ def test_further_processors_are_in_the_digest(file, capsys):
     for count in ("0", "513"):
         refused(capsys, "vcpu-count", *SIGN, "--vcpus", count, status=2)
     two = tree(capsys, *SIGN, "--vcpus", "2", "--vcpu-type", "EPYC-v4")["launch_digest"]
+    assert tree(capsys, *SIGN, "--vcpus", "2", "--vcpu-sig", "0x800F12")["launch_digest"] == two
     expected = igvm.measure(
         opened("a.igvm"), platform="sev-snp", vcpus=2, vcpu_signature=vcpu.SIGNATURES["EPYC-v4"]
     )

@@ -1,19 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """``troth measure igvm``: igvmmeasure's output to the byte, notes apart, statuses."""
 
+import hashlib
 import json
 import os
+import struct
 from pathlib import Path
 
 import pytest
 
 import made_igvm as made
 from troth.cli.main import main
+from troth.measure.vcpu import reset_vmsa
 
 VECTOR = Path(
     os.environ.get("TROTH_VECTORS", Path(__file__).parents[3] / "shared/vectors")
 ).joinpath("measure/igvm/tooling_bzimage_x64.igvm")
-DIGEST = "375CC1FE98C68B5613314A9719A2235D4EF3D400E1E34D87BAEA292C8575957138620DE77C212BC4EEDE9DC6A37E4575"
+DIGEST = (
+    "375CC1FE98C68B5613314A9719A2235D4EF3D400E1E34D87"
+    "BAEA292C8575957138620DE77C212BC4EEDE9DC6A37E4575"
+)
 RULE = "=" * 111
 
 
@@ -145,6 +151,8 @@ def test_no_policy(run, tmp_path):
         (["--vcpus", "2"], 2, "vcpu-type"),
         (["--vcpus", "2", "--vcpu-type", "Pentium"], 2, "vcpu-type"),
         (["--vcpus", "0", "--vcpu-type", "EPYC"], 2, "vcpu-count"),
+        (["--vcpus", "2", "--vcpu-sig", "0x100000000"], 2, "launch-number"),
+        (["--vcpu-sig", "1", "--vcpu-type", "EPYC"], 2, "launch-input"),
         (["--platform", "tdx"], 2, "usage"),
         (["--compat", "other"], 2, "usage"),
     ],
@@ -163,3 +171,24 @@ def test_wrong_files(run, tmp_path):
     status, _, err = run(file(tmp_path, b""))
     assert status == 1
     assert "igvm-magic" in err
+
+
+def test_processors_by_signature(run, tmp_path):
+    """For -cpu host, whose stepping no name has; EPYC-v4 is family 23, model 1, stepping 2."""
+    path = file(tmp_path, made.linux())
+
+    def digest(*words):
+        status, out, _ = run("-b", path, "--vcpus", 2, *words)
+        assert status == 0
+        return out
+
+    named = digest("--vcpu-type", "EPYC-v4")
+    assert digest("--vcpu-sig", "0x800f12") == digest("--vcpu-sig", "8392466") == named
+    assert digest("--vcpu-sig", "0x800f13") != named
+    # KVM adds the state with this signature in RDX, at its own address, after the file's own.
+    alone = bytes.fromhex(run("-b", path)[1])
+    page = reset_vmsa(0xFFFFFFF0, signature=0x800F13, features=1, bsp=False)
+    assert page[0x310:0x318] == (0x800F13).to_bytes(8, "little")
+    content = hashlib.sha384(page).digest()
+    info = alone + content + struct.pack("<HB5xQ", 0x70, 2, 0xFFFFFFFFF000)
+    assert digest("--vcpu-sig", "0x800f13").strip() == hashlib.sha384(info).hexdigest().upper()

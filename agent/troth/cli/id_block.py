@@ -21,7 +21,7 @@ from troth.abi import id_block as layout
 from troth.abi import snp_policy
 from troth.abi.id_block import IdBlock
 from troth.abi.igvm.file import FileSource, open_
-from troth.cli import output_file
+from troth.cli import output_file, vcpu_options
 from troth.errors import BuildError, UsageError
 from troth.image import id_block as work
 from troth.image.id_block import Signer
@@ -68,6 +68,7 @@ class SignOptions(CommonOptions, Protocol):
     policy: str | None
     vcpus: int
     vcpu_type: str | None
+    vcpu_sig: str | None
 
 
 @record
@@ -114,7 +115,8 @@ def sign(options: SignOptions) -> int:
 
     Raises what ``id_block`` does, ``UsageError`` ``id-block-policy`` where
     neither the file nor the options name a policy, ``vcpu-count``,
-    ``vcpu-type``, ``BuildError`` ``igvm-changed``, and ``FormatError`` ``igvm-*``.
+    ``vcpu-type``, ``launch-input``, ``launch-number``, ``BuildError``
+    ``igvm-changed``, and ``FormatError`` ``igvm-*``.
     """
     signature = _vcpu_signature(options)
     given = (
@@ -141,6 +143,8 @@ def sign(options: SignOptions) -> int:
             words = ["troth", "igvm", "sign", options.file, "--vcpus", str(options.vcpus)]
             if options.vcpu_type is not None:
                 words += ["--vcpu-type", options.vcpu_type]
+            if options.vcpu_sig is not None:
+                words += ["--vcpu-sig", options.vcpu_sig]
             return _write_to_sign(options, block, signers, words=words, output=options.output)
         auth = work.authenticate(block, signers.by_id, signers.by_author)
         with output_file.replaced(options.output) as stream:
@@ -314,18 +318,15 @@ def _vcpu_signature(options: SignOptions) -> int | None:
         raise UsageError(
             "vcpu-count", f"--vcpus {options.vcpus}: possible are 1 to {vcpu.MAX_VCPUS}"
         )
-    if options.vcpu_type is not None:
-        if options.vcpu_type in vcpu.SIGNATURES:
-            return vcpu.SIGNATURES[options.vcpu_type]
-    elif options.vcpus == 1:
-        return None
-    raise UsageError(
-        "vcpu-type",
-        "--vcpu-type is needed: the state of further processors shows their model"
-        if options.vcpu_type is None
-        else f"no processor is called {options.vcpu_type!r}",
-        hint=f"the types are {', '.join(vcpu.SIGNATURES)}",
-    )
+    signature = vcpu_options.signature(options.vcpu_type, options.vcpu_sig)
+    if signature is None and options.vcpus > 1:
+        raise UsageError(
+            "vcpu-type",
+            "--vcpu-type or --vcpu-sig is needed: the state of further processors shows their"
+            " model",
+            hint=f"the types are {', '.join(vcpu.SIGNATURES)}",
+        )
+    return signature
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from troth.abi.igvm.file import FileSource, open_
+from troth.cli import vcpu_options
 from troth.errors import FormatError, UsageError
 from troth.measure import igvm as measuring
 from troth.measure.igvm_runs import PAGE_BYTES
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         compat: str | None
         vcpus: int
         vcpu_type: str | None
+        vcpu_sig: str | None
         json: bool
 
 
@@ -48,11 +50,12 @@ def igvm(options: Options) -> int:
 
     Raises ``FormatError`` ``igvm-*``: of the file, of the first rule of
     ``--check-kvm`` that it breaks (all are printed), or ``igvm-id-block-digest``
-    after printing; ``UsageError`` ``vcpu-type``, ``vcpu-count``, ``usage``.
+    after printing; ``UsageError`` ``vcpu-type``, ``vcpu-count``, ``usage``,
+    ``launch-input``, ``launch-number``.
     """
     if options.bare and options.json:
         raise UsageError("usage", "--bare and --json are two forms of the answer")
-    signature = _signature(options.vcpu_type)
+    signature = vcpu_options.signature(options.vcpu_type, options.vcpu_sig)
     with open(options.file, "rb") as stream:
         file = open_(FileSource(stream.fileno(), where=options.file))
         measured = measuring.measure(
@@ -78,20 +81,6 @@ def igvm(options: Options) -> int:
     if not options.ignore_idblock:
         _check_id_block(measured, options.file)
     return 0
-
-
-def _signature(name: str | None) -> int | None:
-    if name is None:
-        return None
-    from troth.measure import vcpu
-
-    if name not in vcpu.SIGNATURES:
-        raise UsageError(
-            "vcpu-type",
-            f"no processor is called {name!r}",
-            hint=f"the types are {', '.join(vcpu.SIGNATURES)}",
-        )
-    return vcpu.SIGNATURES[name]
 
 
 def _check_kvm(file: IgvmFile, platform: str) -> tuple[Violation, ...]:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import base64
 import sys
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from troth.cli import vcpu_options
 from troth.documents import launch_parameters
 from troth.documents.launch_parameters import LaunchParameters, Processors
 from troth.errors import UsageError
@@ -56,7 +56,7 @@ def launch(options: Options) -> int:
     parameters; ``OSError`` about a named file.
     """
     _check_inputs(options)
-    features = _number(options.guest_features, "--guest-features", bits=64)
+    features = vcpu_options.number(options.guest_features, "--guest-features", bits=64)
     processors = _processors(options, features=features)
     if options.parameters is not None:
         found = _from_parameters(Path(options.parameters), options, processors)
@@ -203,8 +203,6 @@ def _signature(options: Options) -> int | None:
             "launch-input",
             "one of --vcpu-type, --vcpu-sig and --vcpu-family says which processor it is",
         )
-    if options.vcpu_sig is not None:
-        return _number(options.vcpu_sig, "--vcpu-sig", bits=32)
     if by_parts:
         family, model, stepping = parts
         if family is None or model is None or stepping is None:
@@ -212,32 +210,11 @@ def _signature(options: Options) -> int | None:
                 "launch-input", "--vcpu-family, --vcpu-model and --vcpu-stepping belong together"
             )
         return vcpu.signature(
-            _number(family, "--vcpu-family", bits=32),
-            _number(model, "--vcpu-model", bits=32),
-            _number(stepping, "--vcpu-stepping", bits=32),
+            vcpu_options.number(family, "--vcpu-family", bits=32),
+            vcpu_options.number(model, "--vcpu-model", bits=32),
+            vcpu_options.number(stepping, "--vcpu-stepping", bits=32),
         )
-    if options.vcpu_type is None:
-        return None
-    if options.vcpu_type not in vcpu.SIGNATURES:
-        near = get_close_matches(options.vcpu_type, vcpu.SIGNATURES, n=1)
-        raise UsageError(
-            "vcpu-type",
-            f"no processor type is called {options.vcpu_type!r}",
-            hint=f"did you mean {near[0]}?" if near else f"one of {', '.join(vcpu.SIGNATURES)}",
-        )
-    return vcpu.SIGNATURES[options.vcpu_type]
-
-
-def _number(text: str, name: str, *, bits: int) -> int:
-    """The number in ``text``: decimal digits, or hex digits behind 0x."""
-    low = text.lower()
-    digits, base = (low[2:], 16) if low.startswith("0x") else (low, 10)
-    # Not int() alone: it takes signs, blanks, underscores and the digits of other scripts.
-    if digits and len(digits) <= 20 and set(digits) <= set("0123456789abcdef"[:base]):
-        value = int(digits, base)
-        if value < 1 << bits:
-            return value
-    raise UsageError("launch-number", f"{name} {text}: it must be a number of {bits} bits")
+    return vcpu_options.signature(options.vcpu_type, options.vcpu_sig)
 
 
 def _hash(text: str | None) -> bytes | None:

@@ -125,7 +125,7 @@ def measure(
         raise UsageError(
             "vcpu-type",
             "KVM measures the state of further processors, which tells their type",
-            hint="name it with --vcpu-type, such as EPYC-v4",
+            hint="name it with --vcpu-type, such as EPYC-v4, or --vcpu-sig",
         )
     walk = _Walk(file, found, native_zero=native_zero, compat=compat)
     walk.run()

@@ -8,6 +8,11 @@ from troth.cli.grammar.shape import JSON, Option, Positional, Verb
 VCPU_TYPE = Option(
     ("--vcpu-type",), "processor name as QEMU calls it, such as EPYC-v4", metavar="TYPE"
 )
+VCPU_SIG = Option(
+    ("--vcpu-sig",),
+    "processor signature (CPUID 1 EAX) instead of a name, as of the host for -cpu host",
+    metavar="NUMBER",
+)
 IGVM_FILE = Positional("file", "the IGVM file", "FILE", kind="file")
 
 MEASURE_LAUNCH = Verb(
@@ -35,9 +40,7 @@ MEASURE_LAUNCH = Verb(
         Option(("--append",), "the kernel command line", metavar="TEXT"),
         Option(("--vcpus",), "number of processors", metavar="N", kind="integer"),
         VCPU_TYPE,
-        Option(
-            ("--vcpu-sig",), "processor signature (CPUID 1 EAX) instead of a name", metavar="NUMBER"
-        ),
+        VCPU_SIG,
         Option(("--vcpu-family",), "processor family, with model and stepping", metavar="NUMBER"),
         Option(("--vcpu-model",), "processor model", metavar="NUMBER"),
         Option(("--vcpu-stepping",), "processor stepping", metavar="NUMBER"),
@@ -109,6 +112,7 @@ MEASURE_IGVM = Verb(
             default="1",
         ),
         VCPU_TYPE,
+        VCPU_SIG,
         JSON,
     ),
 )
@@ -198,6 +202,7 @@ IGVM_SIGN = Verb(
             default="1",
         ),
         VCPU_TYPE,
+        VCPU_SIG,
         Option(("--output", "-o"), "the file to write", metavar="FILE", kind="file", required=True),
     ),
 )
