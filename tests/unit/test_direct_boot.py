@@ -342,3 +342,17 @@ def test_only_regular_files_are_firmware(tmp_path):
         assert caught.value.code == "firmware-size"
     with pytest.raises(FileNotFoundError):
         firmware_file.read(tmp_path / "absent")
+
+
+def test_a_kernel_without_end_is_refused(monkeypatch):
+    monkeypatch.setattr(firmware_file, "MAX_LOADED_BYTES", 3 << 20)
+    with pytest.raises(FormatError) as caught:
+        firmware_file.kernel_hashes(Path("/dev/zero"), initrd=None, cmdline=None)
+    assert (caught.value.code, caught.value.where) == ("kernel-size", "/dev/zero")
+
+
+def test_the_largest_kernel_is_hashed(tmp_path, monkeypatch):
+    monkeypatch.setattr(firmware_file, "MAX_LOADED_BYTES", 5)
+    (tmp_path / "kernel").write_bytes(b"12345")
+    found = firmware_file.kernel_hashes(tmp_path / "kernel", initrd=None, cmdline=None)
+    assert found.kernel == hashlib.sha256(b"12345").digest()

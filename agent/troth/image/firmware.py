@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from troth.abi.ovmf import Firmware
     from troth.documents.launch_parameters import FirmwareParameters
 
+MAX_LOADED_BYTES = 2**32 - 1
+"""Of a kernel or an initrd: QEMU tells the firmware their sizes in 32 bits."""
+
 _CHUNK_BYTES = 1 << 20
 
 
@@ -81,7 +84,7 @@ def parameters(path: Path) -> FirmwareParameters:
 def kernel_hashes(kernel: Path, *, initrd: Path | None, cmdline: str | None) -> KernelHashes:
     """The hashes of a kernel file, an initrd (None is an empty one) and a command line.
 
-    Raises ``FormatError`` ``kernel-cmdline``, ``OSError``.
+    Raises ``FormatError`` ``kernel-cmdline``, ``kernel-size``; ``OSError``.
     """
     return KernelHashes(
         kernel=_file_sha256(kernel),
@@ -120,6 +123,14 @@ def uses(firmware: Firmware) -> tuple[Use, ...]:
 
 def _file_sha256(path: Path) -> bytes:
     state = sha256()
+    size_bytes = 0
     for chunk in chunks(path):
+        size_bytes += len(chunk)
+        if size_bytes > MAX_LOADED_BYTES:
+            raise FormatError(
+                "kernel-size",
+                f"more than {MAX_LOADED_BYTES} bytes: QEMU loads no such kernel or initrd",
+                where=str(path),
+            )
         state.update(chunk)
     return state.digest()
