@@ -221,23 +221,24 @@ def test_a_port_of_another_name_is_no_processor(forge, boot, token, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("command", "code"),
+    ("command", "words"),
     [
-        ({"command": "launch", "policy": DEBUG}, "snp-debug"),
-        ({"command": "launch", "policy": MIGRATE_MA}, "snp-migrate"),
-        ({"command": "launch", "guest_vmpl": 2}, "snp-vmpl"),
-        ({"command": "fault", "kind": "wrong-nonce"}, "snp-report"),
-        ({"command": "fault", "kind": "altered-answer"}, "snp-report"),
-        ({"command": "fault", "kind": "death"}, "snp-report"),
+        ({"command": "launch", "policy": DEBUG}, "snp-debug: "),
+        ({"command": "launch", "policy": MIGRATE_MA}, "snp-migrate: "),
+        ({"command": "launch", "guest_vmpl": 2}, "snp-vmpl: "),
+        ({"command": "fault", "kind": "wrong-nonce"}, "snp-report: provider-mismatch: "),
+        ({"command": "fault", "kind": "altered-answer"}, "snp-report: provider-answer: "),
+        ({"command": "fault", "kind": "death"}, "snp-report: provider-refused: "),
     ],
     ids=["debug", "migrate", "vmpl", "nonce", "altered", "death"],
 )
-def test_a_hostile_host_at_boot(forge, boot, token, tmp_path, command, code):
+def test_a_hostile_host_at_boot(forge, boot, token, tmp_path, command, words):
     """Before any disk is looked at: the guest's own report says it, or does not come."""
     control = tmp_path / "control"
     with commands(control, command):
         found = boot(forge.bundle("simulated"), "--sim-snp", "--sim-control", control)
-    check_refused(found, token, code, stage="tee")
+    check_refused(found, token, words.split(":")[0], stage="tee")
+    assert f"troth: refused {words}" in found.console
     assert "devices" not in found.stages
 
 

@@ -8,11 +8,10 @@ import os
 from pathlib import Path
 
 import pytest
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from made_aead import AesGcm
 from troth.abi import guest_message, secrets_page
 from troth.abi.guest_message import Header
 from troth.abi.secrets_page import SecretsPage, Svsm
@@ -27,27 +26,6 @@ PAGE = SecretsPage(vmpcks=(KEY, b"\1" * 32, b"\2" * 32, b"\3" * 32))
 ASK = Ask(kind=5, version=1, payload=b"p" * 96, response_bytes=4000)
 EXTENDED = Ask(kind=5, version=1, payload=b"e" * 96, response_bytes=4000, pages=4)
 BUSY, INVALID_LEN = 2 << 32, 1 << 32
-
-
-class AesGcm:
-    """Seals and opens by ``cryptography``, and remembers every number it sealed under."""
-
-    sealed = None
-
-    def __init__(self, key):
-        self._gcm = AESGCM(key)
-        self.sealed = {}
-
-    def encrypt(self, iv, aad, plaintext):
-        assert self.sealed.setdefault(iv, plaintext) == plaintext, "two plaintexts, one number"
-        found = self._gcm.encrypt(iv, plaintext, aad)
-        return found[:-16], found[-16:]
-
-    def decrypt(self, iv, aad, ciphertext, tag):
-        try:
-            return self._gcm.decrypt(iv, ciphertext + tag, aad)
-        except InvalidTag:
-            raise guest_message.wrong_tag() from None
 
 
 def driver(page=PAGE):
