@@ -28,6 +28,8 @@ PCR_OF = {
     TPM_ABSENT: 14,
 }
 CAPPED_PCRS = (14, 15)
+#: After the boot, by the agent alone: into a PCR that anyone may reset, so they prove little.
+APPLICATION, AGENT_RESTARTED, RUNTIME_PCR = "application", "agent-restarted", 23
 ENTER_INITRD, LEAVE_INITRD, CAP_CONTENT = b"enter-initrd", b"leave-initrd", b"troth:cap"
 
 

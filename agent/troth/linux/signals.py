@@ -6,6 +6,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
+    from collections.abc import Callable
 else:
     import _signal
 
@@ -34,3 +35,10 @@ def wait(timeout_s: float | None) -> int:
         return int(_signal.sigwaitinfo(ALL).si_signo)
     found = _signal.sigtimedwait(ALL, max(0.0, timeout_s))
     return 0 if found is None else int(found.si_signo)
+
+
+def catch(numbers: tuple[int, ...], call: Callable[[int], None]) -> None:
+    """Call ``call`` with the number of each of ``numbers`` that comes, in the main thread."""
+    for number in numbers:
+        _signal.signal(number, lambda found, _frame: call(found))
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, numbers)
