@@ -88,10 +88,9 @@ def _switches_tests_off(policy: Policy) -> bool:
     words = policy.cmdline.split(" ")
     words += [f"{_NOTESTS}={value}" for value in policy.cmdline_variable.get(_NOTESTS, ())]
     for word in words:
-        key, equals, value = word.partition("=")
-        # As kstrtobool() of lib/kstrtox.c: the first letters decide.
-        no = equals and value.lower().startswith(("n", "f", "0", "of"))
-        if key == _NOTESTS and not no:
+        key, _, value = word.partition("=")
+        # As kstrtobool() of lib/kstrtox.c: the first letters decide. No value is a yes.
+        if key == _NOTESTS and not value.lower().startswith(("n", "f", "0", "of")):
             return True
     return False
 
