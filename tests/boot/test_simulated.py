@@ -31,8 +31,8 @@ DEBUG, MIGRATE_MA = 0xB0000, 0x70000
 
 
 @contextlib.contextmanager
-def commands(path, *trees):
-    """Give the processor these commands as soon as it listens; they must be taken."""
+def commands(path, *trees, after=None):
+    """Give the processor these commands as soon as it listens, or ``after``; all must be taken."""
     answers, ended = [], threading.Event()
 
     def speak():
@@ -44,6 +44,8 @@ def commands(path, *trees):
                     break
                 except OSError:
                     time.sleep(0.01)
+            while after is not None and not ended.is_set() and not after.wait(0.05):
+                pass
             with control.makefile("rw") as lines:
                 for tree in trees:
                     lines.write(json.dumps(tree) + "\n")
@@ -221,24 +223,24 @@ def test_a_port_of_another_name_is_no_processor(forge, boot, token, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("command", "words"),
+    ("command", "code", "words"),
     [
-        ({"command": "launch", "policy": DEBUG}, "snp-debug: "),
-        ({"command": "launch", "policy": MIGRATE_MA}, "snp-migrate: "),
-        ({"command": "launch", "guest_vmpl": 2}, "snp-vmpl: "),
-        ({"command": "fault", "kind": "wrong-nonce"}, "snp-report: provider-mismatch: "),
-        ({"command": "fault", "kind": "altered-answer"}, "snp-report: provider-answer: "),
-        ({"command": "fault", "kind": "death"}, "snp-report: provider-refused: "),
+        ({"command": "launch", "policy": DEBUG}, "snp-debug", "the "),
+        ({"command": "launch", "policy": MIGRATE_MA}, "snp-migrate", "the "),
+        ({"command": "launch", "guest_vmpl": 2}, "snp-vmpl", "the "),
+        ({"command": "fault", "kind": "wrong-nonce"}, "snp-report", "provider-mismatch: "),
+        ({"command": "fault", "kind": "altered-answer"}, "snp-report", "provider-answer: "),
+        ({"command": "fault", "kind": "death"}, "snp-report", "provider-refused: "),
     ],
     ids=["debug", "migrate", "vmpl", "nonce", "altered", "death"],
 )
-def test_a_hostile_host_at_boot(forge, boot, token, tmp_path, command, words):
+def test_a_hostile_host_at_boot(forge, boot, token, tmp_path, command, code, words):
     """Before any disk is looked at: the guest's own report says it, or does not come."""
     control = tmp_path / "control"
     with commands(control, command):
         found = boot(forge.bundle("simulated"), "--sim-snp", "--sim-control", control)
-    check_refused(found, token, words.split(":")[0], stage="tee")
-    assert f"troth: refused {words}" in found.console
+    check_refused(found, token, code, stage="tee")
+    assert f"troth: refused {code}: {words}" in found.console
     assert "devices" not in found.stages
 
 
@@ -250,6 +252,37 @@ def test_a_busy_host_is_waited_for(forge, boot, token, tmp_path):
     check_good(found, token)
     (duration_ms,) = [row["ms"] for row in found.result["stages"] if row["name"] == "tee"]
     assert duration_ms >= 4000
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("death", "EIO"), ("stale-answer", "EBADMSG")], ids=str
+)
+def test_a_host_that_turns_hostile_later(boot, token, tmp_path, variant, kind, expected):
+    """The front lives in the runtime, with another root around it, and still says what it lost."""
+    bundle = variant("simulated")
+    bundle.rebake(lambda tree: tree["handover"].update(argv=["/sbin/init", "hostile"]))
+    control = tmp_path / "control"
+    begun = threading.Event()
+
+    def watch(console, _process):
+        if "@@ hostile" in console:
+            begun.set()
+        return begun.is_set()
+
+    tree = {"command": "fault", "kind": kind}
+    with commands(control, tree, after=begun):
+        found = boot(bundle, "--sim-snp", "--sim-control", control, watch=watch)
+    check_good(found, token)
+    assert found.lines("hostile") == [
+        f"first {expected}",
+        "then ENOTTY",
+        "make /sys/kernel/config/tsm/report/b ok",
+        "write b/inblob 64 ok",
+        "read b/generation ok 310a",
+        "read b/outblob ENOTTY",
+    ]
+    lost = "troth: the simulated platform is lost: the host has closed the port"
+    assert (lost in found.console) == (kind == "death")
 
 
 def test_without_disks_and_supervised(forge, boot, token):

@@ -20,6 +20,8 @@ UNMARKED_ENDINGS = (".md", ".json", ".jsonl", ".svg", ".txt", ".lock", ".hex")
 EXAMPLE_SETTINGS = {".toml", ".service", ".network"}
 #: What product code may read of its environment, all on the host; anything more is a back door.
 VARIABLES = {"SOURCE_DATE_EPOCH", "TROTH_CACHE", "XDG_CACHE_HOME", "PATH"}
+#: How a service manager speaks to its services (sd_notify(3), sd_watchdog_enabled(3)).
+VARIABLES |= {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"}
 #: PID 1's last line, and the end of the machine that it leads to: nothing may escape them.
 LAST_LINE = (PACKAGE / "boot" / "init.py", PACKAGE / "boot" / "fail.py")
 #: Heavy or foreign libraries and the one door to each.

@@ -131,10 +131,12 @@ FLIPS = [
     ({"launch_mit_vector": 0b11}, {"mitigations-launch"}),
     ({"current_mit_vector": 0b111}, {"mitigations-current"}),
 ]  # fmt: skip
+FLIP_IDS = [" ".join(f"{name} {value!r}" for name, value in changes.items())[:60]
+            for changes, _ in FLIPS]  # fmt: skip
 ASKED = "firmware-current", "firmware-committed", "mitigations-launch", "mitigations-current"
 
 
-@pytest.mark.parametrize(("changes", "checks"), FLIPS, ids=lambda item: str(item)[:60])
+@pytest.mark.parametrize(("changes", "checks"), FLIPS, ids=FLIP_IDS)
 def test_one_changed_field_turns_its_check(changes, checks):
     text = made.policy_text()
     for name in ASKED:  # so that silicon without a floor shows that nobody looked
@@ -462,7 +464,7 @@ NEVER = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("changes", "checks"), FLIPS, ids=lambda item: str(item)[:60])
+@pytest.mark.parametrize(("changes", "checks"), FLIPS, ids=FLIP_IDS)
 def test_each_hint_accepts_what_was_seen(changes, checks):
     if checks & NEVER or changes.get("vmpl", 0) > 3:
         return

@@ -17,7 +17,7 @@ from made_aead import AesGcm
 from made_platform import platform
 from troth.abi import secrets_page
 from troth.errors import FormatError
-from troth.linux import kmsg, ports
+from troth.linux import ports
 from troth.simulated import wire
 from troth.simulated.front import cuse, driver, fuse, main, messages, tsm_tree
 from troth.simulated.front.driver import Driver
@@ -34,6 +34,7 @@ class Guest:
     """A front over two devices, which are sockets: one message, one read, as in the kernel."""
 
     def __init__(self, folder):
+        self.said = []
         self.host = Host(Launch(measurement=bytes(48)), platform())
         self._server = Server(self.host, front_socket=folder / "front")
         self._stop = threading.Event()
@@ -50,7 +51,10 @@ class Guest:
         self._far = (there, tree)
         names = fuse.FileSystem(tsm_tree.Reports(0))
         self.front = main.Front(
-            self.driver, line, {there.fileno(): cuse.answer, tree.fileno(): names.answer}
+            self.driver,
+            line,
+            {there.fileno(): cuse.answer, tree.fileno(): names.answer},
+            say=self.said.append,
         )
         self._unique = 0
         for end in (self.device, self.tree):
@@ -120,15 +124,7 @@ class Guest:
 @pytest.fixture
 def guest(tmp_path, monkeypatch):
     monkeypatch.setattr(driver, "RETRY_S", 0.05)
-    said = []
-
-    class Log:
-        def say(self, text):
-            said.append(text)
-
-    monkeypatch.setattr(kmsg, "Kmsg", Log)
     made = Guest(tmp_path)
-    made.said = said
     yield made
     made.close()
 

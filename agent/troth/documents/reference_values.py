@@ -14,9 +14,10 @@ SCHEMA = "troth-reference-values-v1"
 FILE_NAME = "reference-values.json"
 
 PLATFORMS = ("none", "direct", "svsm", "azure-paravisor", "simulated")
-#: What can root the boot chain of a launch; "none" and "simulated" are no launches of hardware.
-LAUNCH_PLATFORMS = ("direct", "svsm", "azure-paravisor")
-LAUNCH_KINDS = ("igvm", "ovmf")
+#: What can root the boot chain of a launch; "simulated" is no launch of hardware.
+LAUNCH_PLATFORMS = ("direct", "svsm", "azure-paravisor", "simulated")
+SIMULATED = "simulated"
+LAUNCH_KINDS = ("igvm", "ovmf", "simulated")
 VMMS = ("qemu", "ec2", "gce")
 #: What a launch digest can cover, in this order. A boot chain is rooted with the first three.
 COVERED = ("kernel", "initramfs", "cmdline", "acpi")
@@ -71,14 +72,16 @@ class Case:
 class LaunchValue:
     """One launch digest, and every condition under which a good launch has it.
 
-    ``digest``: MEASUREMENT of the report, in hex. ``kind``: "igvm" or "ovmf";
+    ``digest``: MEASUREMENT of the report, in hex. ``kind``: "igvm", "ovmf", or
+    "simulated", which stands with the platform of that name and no other;
     ``platform``: what roots the boot chain of a guest with this digest, never
     taken from evidence (SECURITY V-a). ``file``: the IGVM file of the bundle, or
     the firmware's name; ``ovmf_hash``: digest over the firmware's own pages
     ("" for igvm). ``form``, ``cmdline``: of the cases that this launch leads to.
 
-    ``vcpus``; ``cpu_types``, ``vcpu_signature``: processor names that all have
-    this CPUID signature, () and 0 where the digest depends on none;
+    ``vcpus``, 0 where the digest depends on no number; ``cpu_types``,
+    ``vcpu_signature``: processor names that all have this CPUID signature, ()
+    and 0 where the digest depends on none;
     ``memory_bytes``: of the machine, 0 where the digest does not depend on it;
     ``vmm``: whose reset state; ``guest_features``: SEV_FEATURES.
 
@@ -108,7 +111,8 @@ class LaunchValue:
     @property
     def roots_boot_chain(self) -> bool:
         """Whether the digest covers all that decides which PID 1 runs (S2)."""
-        return self.platform == "direct" and set(BOOT_CHAIN) <= set(self.covers)
+        rooted = self.platform in ("direct", "simulated")
+        return rooted and set(BOOT_CHAIN) <= set(self.covers)
 
 
 @record

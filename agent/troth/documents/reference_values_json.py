@@ -28,6 +28,7 @@ from troth.documents.reference_values import (
     NEVER,
     PLATFORMS,
     SCHEMA,
+    SIMULATED,
     TPM_STATES,
     VMMS,
     Case,
@@ -114,7 +115,11 @@ def _check(values: ReferenceValues, *, where: str) -> None:
                 f"launch {value.digest[:16]}... leads to no case of its command line",
                 where=where,
             )
-    if values.flags.simulated != (values.snp == "simulated"):
+        if value.kind == SIMULATED and values.snp != SIMULATED:
+            raise FormatError(
+                "reference-launch", "a simulated launch of an image that is not", where=where
+            )
+    if values.flags.simulated != (values.snp == SIMULATED):
         raise FormatError("reference-launch", "flags.simulated contradicts snp", where=where)
     _check_dates(values, where=where)
     if values.commit and not _COMMIT.fullmatch(values.commit):
@@ -224,7 +229,7 @@ def _launch(reader: Reader) -> LaunchValue:
         ),
         form=reader.text("form"),
         cmdline=reader.text("cmdline"),
-        vcpus=reader.integer("vcpus", minimum=1, maximum=MAX_VCPUS),
+        vcpus=reader.integer("vcpus", minimum=0 if kind == SIMULATED else 1, maximum=MAX_VCPUS),
         cpu_types=tuple(_matching(name, _NAME) for name in reader.texts("cpu_types")),
         vcpu_signature=reader.integer("vcpu_signature", maximum=2**32 - 1),
         memory_bytes=reader.integer("memory_bytes"),
@@ -236,6 +241,10 @@ def _launch(reader: Reader) -> LaunchValue:
         experimental=reader.text("experimental"),
     )
     _once(value.cpu_types, "a processor of one launch")
+    if (kind == SIMULATED) != (value.platform == SIMULATED):
+        raise FormatError(
+            "reference-launch", f"platform {value.platform!r} does not fit kind {kind!r}"
+        )
     if (kind == "igvm") != bool(value.memory_bytes):
         # An IGVM file holds every page of its memory; OVMF's digest covers none of it.
         raise FormatError("reference-launch", f"memory_bytes does not fit kind {kind!r}")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from troth.abi import snp_policy
 from troth.documents import launch_parameters
+from troth.documents.reference_values import SIMULATED
 from troth.errors import BuildError
 from troth.image import firmware, launch_values, reference
 from troth.image.igvm import build as igvm_build
@@ -70,11 +71,13 @@ def make(manifest: Manifest, stage: Path, *, policy: Policy, progress: Progress)
             values += _of_firmware(manifest, launch.ovmf, stage, policy)
             files.append(launch_values.PARAMETERS_FILE)
             inputs.append((launch.ovmf.name, _sha256(launch.ovmf)))
+    if policy.snp == SIMULATED:
+        values += launch_values.of_simulated(stage, policy=policy)
     return Launches(
         values=_distinct(values),
         files=tuple(files),
         inputs=tuple(inputs),
-        warnings=_warnings(manifest) if values else (),
+        warnings=_warnings(manifest) if any(v.kind != SIMULATED for v in values) else (),
     )
 
 

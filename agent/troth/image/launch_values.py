@@ -11,13 +11,19 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from troth.abi import kernel_hashes
+from troth.abi import kernel_hashes, snp_policy
 from troth.abi.igvm import file as igvm_file
 from troth.documents.launch_parameters import LaunchParameters, Processors
-from troth.documents.reference_values import COVERED, OVMF_WORDS, LaunchValue
+from troth.documents.reference_values import (
+    BOOT_CHAIN,
+    COVERED,
+    OVMF_WORDS,
+    SIMULATED,
+    LaunchValue,
+)
 from troth.errors import BuildError
 from troth.image import reference
-from troth.measure import direct_boot, igvm
+from troth.measure import direct_boot, igvm, simulated_launch
 from troth.measure.vcpu import SIGNATURES
 from troth.record import record, replace
 
@@ -35,6 +41,7 @@ IGVM_FILE = "guest.igvm"
 
 #: Until a report of real hardware showed the digest (SECURITY S30).
 EXPERIMENTAL = "never launched on SNP hardware"
+NO_HARDWARE = "a simulated platform protects nothing"
 MAX_VALUES = 4096
 
 _UNITS = ((1 << 30, "G"), (1 << 20, "M"))
@@ -188,6 +195,50 @@ def ovmf_value(
     )
 
 
+def of_simulated(folder: Path, *, policy: Policy) -> Iterator[LaunchValue]:
+    """The values of a simulated launch of the bundle in ``folder``, one for each command line.
+
+    ``troth run --sim-snp`` hands the kernel its text as it is. Raises ``BuildError``
+    ``reference-launches`` where variable keys make more than a document holds.
+    """
+    texts = (text for form, text in reference.cmdlines(policy) if form == "plain")
+    listed = list(itertools.islice(texts, MAX_VALUES + 1))
+    if len(listed) > MAX_VALUES:
+        raise BuildError(
+            "reference-launches",
+            f"variable keys make more than {MAX_VALUES} launch digests",
+            hint="allow fewer values in [image] cmdline_variable",
+        )
+    kernel, initramfs = (folder / "vmlinuz").read_bytes(), (folder / "initramfs").read_bytes()
+    for text in listed:
+        yield _simulated_value(kernel, initramfs, cmdline=text, policy=policy)
+
+
+def _simulated_value(
+    kernel: bytes, initramfs: bytes, *, cmdline: str, policy: Policy
+) -> LaunchValue:
+    measured = simulated_launch.digest(kernel=kernel, initramfs=initramfs, cmdline=cmdline.encode())
+    return LaunchValue(
+        digest=measured.hex(),
+        kind=SIMULATED,
+        platform=SIMULATED,
+        file="vmlinuz",
+        ovmf_hash="",
+        form="plain",
+        cmdline=cmdline,
+        vcpus=0,
+        cpu_types=(),
+        vcpu_signature=0,
+        memory_bytes=0,
+        vmm="qemu",
+        guest_features=0,
+        policy=snp_policy.DEFAULT,
+        acpi_aml=policy.acpi_aml,
+        covers=BOOT_CHAIN,
+        experimental=NO_HARDWARE,
+    )
+
+
 def again(
     value: LaunchValue, folder: Path, *, policy: Policy, boot: DirectBoot | None
 ) -> LaunchValue:
@@ -203,6 +254,13 @@ def again(
             policy=policy,
             cpu_types=value.cpu_types,
             signature=value.vcpu_signature,
+        )
+    if value.kind == SIMULATED:
+        return _simulated_value(
+            (folder / "vmlinuz").read_bytes(),
+            (folder / "initramfs").read_bytes(),
+            cmdline=value.cmdline,
+            policy=policy,
         )
     if boot is None:
         raise BuildError("reference-firmware", f"the bundle holds no {PARAMETERS_FILE}")

@@ -251,7 +251,8 @@ def _launch(
         # Experience with hardware is not computed.
         if stated != computed and field != "experimental":
             return _differs(name, f"{field}: stated {_short(stated)}, found {_short(computed)}")
-    return finding.passed(name, f"{value.kind} {value.file}, {value.vcpus} vCPU")
+    processors = f", {value.vcpus} vCPU" if value.vcpus else ""
+    return finding.passed(name, f"{value.kind} {value.file}{processors}")
 
 
 def _content(

@@ -233,9 +233,47 @@ static void run_verb(const char *provider)
 	say("\n@@ status %s\n%d\n", provider, WIFEXITED(status) ? WEXITSTATUS(status) : -1);
 }
 
-int main(void)
+/* One plain request. */
+static int failed_report(void)
+{
+	struct report_request request = { .vmpl = 0 };
+	struct guest_request argument = { .version = 1, .request = (uintptr_t)&request,
+					  .response = (uintptr_t)response };
+	int fd = open("/dev/sev-guest", O_RDWR | O_CLOEXEC);
+	int failed = fd < 0 ? errno : ioctl(fd, GET_REPORT, &argument) ? errno : 0;
+
+	if (fd >= 0)
+		close(fd);
+	return failed;
+}
+
+/* Asks until the host does something to it, and looks what is left then. */
+static void wait_for_the_host(void)
+{
+	uint8_t data[64] = { 1 };
+	int failed = 0;
+
+	say("@@ hostile\n");
+	for (int turn = 0; turn < 100 && !failed; turn++) {
+		usleep(100000);
+		failed = failed_report();
+	}
+	say("first %s\n", failed ? strerrorname_np(failed) : "none");
+	failed = failed_report();
+	say("then %s\n", failed ? strerrorname_np(failed) : "none");
+	make(REPORTS "/b");
+	put_value("b/inblob", data, sizeof data);
+	get_value("b/generation");
+	get_value("b/outblob");
+}
+
+int main(int count, char **arguments)
 {
 	say("\n@@ marker " TOKEN "\n");
+	if (count > 1 && !strcmp(arguments[1], "hostile")) {
+		wait_for_the_host();
+		goto end;
+	}
 	show("/proc/mounts");
 	show("/proc/modules");
 	show("/run/troth/state/boot.json");
@@ -243,6 +281,7 @@ int main(void)
 	ask_tree();
 	run_verb("configfs-tsm");
 	run_verb("sev-guest");
+end:
 	say("\n@@ done " TOKEN "\n");
 	sync();
 	usleep(20000);
