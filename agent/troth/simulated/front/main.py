@@ -48,9 +48,21 @@ _LOOK_S = 0.02
 
 
 class Front:
-    """The loop. ``devices``: open kernel devices and who answers for each."""
+    """The loop.
 
-    def __init__(self, driver: Driver, line: Line, devices: dict[int, Answers]) -> None:
+    ``devices``: open kernel devices and who answers for each; ``say``: tells the
+    operator what was lost.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        line: Line,
+        devices: dict[int, Answers],
+        *,
+        say: Callable[[str], object],
+    ) -> None:
+        self._say = say
         self._driver = driver
         self._line: Line | None = line
         self._devices = devices
@@ -176,7 +188,7 @@ class Front:
 
     def _lose(self, why: str, number: int) -> Outcome | None:
         """The line is of no more use, and with it the key."""
-        kmsg.Kmsg().say(f"troth: the simulated platform is lost: {why}")
+        self._say(f"troth: the simulated platform is lost: {why}")
         if self._line is not None:
             os.close(self._line.fd)
             self._line = None
@@ -207,7 +219,8 @@ def _set_up() -> Front:
     # The node is there when the write of this reply has returned.
     os.write(fd, cuse.initialise(messages.parse(os.read(fd, messages.READ_BYTES))))
     devices[fd] = cuse.answer
-    return Front(driver, line, devices)
+    # Opened now: after the handover this process still sees the initramfs, without its /dev.
+    return Front(driver, line, devices, say=kmsg.Kmsg().say)
 
 
 def _port() -> str:
