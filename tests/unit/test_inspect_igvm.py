@@ -1,7 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """``troth inspect FILE.igvm``."""
 
+import hashlib
 import json
+import struct
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, utils
 
 import made_igvm as made
 from troth.cli.main import main
@@ -44,7 +50,7 @@ def inspected(tmp_path, capsys, data, *words):
 
 def test_json(tmp_path, capsys):
     status, out, err = inspected(tmp_path, capsys, FILE, "--json")
-    assert (status, err) == (0, "")
+    assert (status, err) == (1, "")  # its ID block is for another file
     tree = json.loads(out)
     assert tree["format_version"] == 2
     assert tree["size_bytes"] == len(FILE)
@@ -78,7 +84,7 @@ def test_json(tmp_path, capsys):
 
 def test_words(tmp_path, capsys):
     status, out, _ = inspected(tmp_path, capsys, FILE)
-    assert status == 0
+    assert status == 1
     for words in (
         "version 2, x64",
         "platform  sev-snp, mask 0x1",
@@ -88,6 +94,8 @@ def test_words(tmp_path, capsys):
         "parameter 6, 4096 bytes nowhere",
         "rip=0x123456",
         "id block  svn 7, with author key",
+        "they DISAGREE",
+        "signatures: cannot be read",
         "105 PAGE_DATA",
     ):
         assert words in out, words
@@ -114,3 +122,153 @@ def test_two_files_are_compared(tmp_path, capsys):
     status, out, _ = inspected(tmp_path, capsys, made.linux(1), "diff", str(other))
     assert status == 1
     assert "first difference at byte" in out
+
+
+# --- the ID block against its file -----------------------------------------------------------
+
+ID, AUTHOR = (ec.derive_private_key(number, ec.SECP384R1()) for number in (3001, 3002))
+#: Places in the body: block signature, ID key, author signature, author key.
+SIGNATURE, KEY, KEY_SIGNATURE, AUTHOR_KEY = 104, 248, 400, 544
+
+
+def digest_of(data, capsys, tmp_path, *words):
+    path = tmp_path / "measured.igvm"
+    path.write_bytes(data)
+    assert main(["measure", "igvm", str(path), "--bare", "--ignore-idblock", *words]) == 0
+    return bytes.fromhex(capsys.readouterr().out)
+
+
+def number(value, size):
+    return value.to_bytes(size, "little")
+
+
+def whole_key(key):
+    """A key as the firmware reads and hashes it: 1028 bytes."""
+    at = key.public_key().public_numbers()
+    return number(2, 4) + number(at.x, 72) + number(at.y, 72) + bytes(880)
+
+
+def signature(key, data):
+    r, s = utils.decode_dss_signature(key.sign(data, ec.ECDSA(hashes.SHA384())))
+    return number(r, 72) + number(s, 72)
+
+
+def signed_block(digest, *, policy=0x30000, svn=9, author=AUTHOR):
+    """An SNP_ID_BLOCK by the specification's offsets, nothing of troth."""
+    block = digest + b"F" * 16 + b"I" * 16 + struct.pack("<IIQ", 1, svn, policy)
+    body = bytearray(696)
+    struct.pack_into("<IB", body, 0, 1, author is not None)
+    body[8:96] = block[:88]
+    struct.pack_into("<IIII", body, 88, 1, svn, 1, 1 if author else 0)
+    body[SIGNATURE:KEY] = signature(ID, block)
+    body[KEY:KEY_SIGNATURE] = number(2, 8) + whole_key(ID)[4:148]
+    if author is not None:
+        body[KEY_SIGNATURE:AUTHOR_KEY] = signature(author, whole_key(ID))
+        body[AUTHOR_KEY:] = number(2, 8) + whole_key(author)[4:148]
+    return bytes(body)
+
+
+def with_block(body):
+    return made.linux(4, after=[(0x30B, bytes(body))])
+
+
+@pytest.fixture
+def plain_digest(tmp_path, capsys):
+    return digest_of(made.linux(4), capsys, tmp_path)
+
+
+def test_a_good_id_block(tmp_path, capsys, plain_digest):
+    data = with_block(signed_block(plain_digest))
+    status, out, _ = inspected(tmp_path, capsys, data)
+    assert status == 0
+    assert out.count(plain_digest.hex()) == 2
+    assert "they agree\n" in out
+    for name, key in (("ID key", ID), ("author key", AUTHOR)):
+        assert f"{name} digest {hashlib.sha384(whole_key(key)).hexdigest()}" in out
+        assert f"{name} signature valid" in out
+    (block,) = json.loads(inspected(tmp_path, capsys, data, "--json")[1])["id_blocks"]
+    assert block["guest_svn"] == 9
+    assert block["checked"] == {
+        "measured_digest": plain_digest.hex(),
+        "agrees": True,
+        "vcpus": 1,
+        "vcpu_signature": None,
+        "signatures_valid": True,
+        "obstacle": None,
+        "id_key": {"digest": hashlib.sha384(whole_key(ID)).hexdigest(), "obstacle": None},
+        "author_key": {"digest": hashlib.sha384(whole_key(AUTHOR)).hexdigest(), "obstacle": None},
+    }
+
+
+def test_an_id_block_without_author(tmp_path, capsys, plain_digest):
+    data = with_block(signed_block(plain_digest, author=None))
+    status, out, _ = inspected(tmp_path, capsys, data)
+    assert status == 0
+    assert "no author key" in out
+    assert "author key signature" not in out
+
+
+@pytest.mark.parametrize(
+    ("vcpus", "kind", "sig"), [(2, "EPYC", 0x800F12), (512, "EPYC-Turin", 0xB00F00)]
+)
+def test_an_id_block_for_a_larger_machine(tmp_path, capsys, vcpus, kind, sig):
+    other = digest_of(made.linux(4), capsys, tmp_path, "--vcpus", str(vcpus), "--vcpu-type", kind)
+    data = with_block(signed_block(other))
+    status, out, _ = inspected(tmp_path, capsys, data)
+    assert status == 0
+    assert f"they agree for {vcpus} processors like {kind}, signature {sig:#x}" in out
+    path = str(tmp_path / "guest.igvm")
+    assert main(["measure", "igvm", path]) == 1
+    error = capsys.readouterr().err
+    assert "igvm-id-block-digest" in error
+    assert f"--vcpus {vcpus} --vcpu-type {kind};" in error
+    assert main(["measure", "igvm", path, "--vcpus", str(vcpus), "--vcpu-type", kind]) == 0
+
+
+def test_an_id_block_for_another_file(tmp_path, capsys, plain_digest):
+    status, out, _ = inspected(tmp_path, capsys, with_block(signed_block(bytes(range(48)))))
+    assert status == 1
+    assert "they DISAGREE" in out
+    assert bytes(range(48)).hex() in out
+    assert plain_digest.hex() in out
+    assert "ID key signature valid" in out
+
+
+@pytest.mark.parametrize(
+    ("at", "says", "holds"),
+    [
+        (SIGNATURE, "ID key signature WRONG", "author key signature valid"),
+        (92, "ID key signature WRONG", "author key signature valid"),  # the SVN
+        (56, "ID key signature WRONG", "author key signature valid"),  # the family
+        (KEY_SIGNATURE, "author key signature WRONG", "ID key signature valid"),
+        (KEY + 8, "ID key signature WRONG: the point is not on the curve", "they agree"),
+        (KEY, "signatures: cannot be read", "they agree"),  # the curve
+    ],
+)
+def test_a_wrong_signature(tmp_path, capsys, plain_digest, at, says, holds):
+    body = bytearray(signed_block(plain_digest))
+    body[at] ^= 4
+    status, out, _ = inspected(tmp_path, capsys, with_block(body))
+    assert status == 1
+    assert says in out
+    assert holds in out
+    path = str(tmp_path / "guest.igvm")
+    assert main(["measure", "igvm", path]) == 0  # igvmmeasure takes it as well
+    assert "no launch succeeds with" in capsys.readouterr().err
+    assert main(["measure", "igvm", path, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["id_block"]["signatures_valid"] is False
+    assert main(["measure", "igvm", path, "--ignore-idblock"]) == 0
+    assert "no launch succeeds" not in capsys.readouterr().err
+
+
+def test_the_policy_is_signed_too(tmp_path, capsys, plain_digest):
+    data = with_block(signed_block(plain_digest, policy=0xB0000))
+    status, out, _ = inspected(tmp_path, capsys, data)
+    assert status == 1
+    assert "ID key signature WRONG" in out
+    absent = made.made(
+        [made.platform(), made.page(0x1000, 0), (0x30B, signed_block(plain_digest))], bytes(4096)
+    )
+    status, out, _ = inspected(tmp_path, capsys, absent)
+    assert status == 1
+    assert "no guest policy" in out

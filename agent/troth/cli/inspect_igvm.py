@@ -15,17 +15,22 @@ from troth.image import inspect_igvm as looking
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from troth.image.inspect_igvm import Summary
+    from troth.image.id_block_check import Checked, Signed
+    from troth.image.inspect_igvm import Block, Summary
 
 
 def summary(path: Path, *, as_json: bool) -> int:
-    """Print what is in the IGVM file at ``path``. Raises ``FormatError`` ``igvm-*``."""
+    """Print what is in the IGVM file at ``path``; 1 where an ID block is no good for this file.
+
+    Raises ``FormatError`` ``igvm-*``.
+    """
     found = looking.look(path)
     if as_json:
         print(json.dumps(_tree(found), indent=2))
     else:
         print("\n".join(_lines(found, path)))
-    return 0
+    good = all(block.checked is None or block.checked.good for block in found.id_blocks)
+    return 0 if good else 1
 
 
 def _lines(found: Summary, path: Path) -> list[str]:
@@ -66,13 +71,51 @@ def _lines(found: Summary, path: Path) -> list[str]:
             f"{_masked(found, context.mask)} {registers}".rstrip()
         )
     for block in found.id_blocks:
-        author = "with author key" if block.has_author_key else "no author key"
-        lines.append(f"id block  svn {block.guest_svn}, {author}{_masked(found, block.mask)}")
-        lines.append(f"          launch digest {block.launch_digest}")
-        lines.append(f"          family {block.family_id} image {block.image_id}")
+        lines += _block_lines(block, _masked(found, block.mask))
     lines.append("headers   " + ", ".join(f"{count} {name}" for name, count in found.headers))
     lines += [f"warning   {text}" for text in found.warnings]
     return lines
+
+
+def _block_lines(block: Block, platforms: str) -> list[str]:
+    author = "with author key" if block.has_author_key else "no author key"
+    lines = [
+        f"id block  svn {block.guest_svn}, {author}{platforms}",
+        f"          family {block.family_id} image {block.image_id}",
+        f"          expects launch digest {block.launch_digest}",
+    ]
+    checked = block.checked
+    if checked is None:
+        return [*lines, "          not checked: it is for no SNP launch"]
+    lines.append(f"          this file has digest  {checked.measured.hex()} with one processor")
+    lines.append(f"          {_agreement(checked)}")
+    signed = checked.signatures
+    if signed.id_key is None:
+        return [*lines, f"          signatures: cannot be read: {signed.obstacle}"]
+    lines += _key_lines("ID key", signed.id_key)
+    if signed.author is not None:
+        lines += _key_lines("author key", signed.author)
+    return lines
+
+
+def _agreement(checked: Checked) -> str:
+    machine = checked.machine
+    if machine is None:
+        return "they DISAGREE, for any number of processors of any type known"
+    if machine.signature is None:
+        return "they agree"
+    return (
+        f"they agree for {machine.vcpus} processors like {machine.vcpu_type},"
+        f" signature {machine.signature:#x}"
+    )
+
+
+def _key_lines(name: str, signed: Signed) -> list[str]:
+    verdict = f"WRONG: {signed.obstacle}" if signed.obstacle else "valid"
+    return [
+        f"          {name} digest {signed.key_digest.hex()}",
+        f"          {name} signature {verdict}",
+    ]
 
 
 def _masked(found: Summary, mask: int) -> str:
@@ -155,9 +198,33 @@ def _tree(found: Summary) -> dict[str, object]:
             }
             for item in found.contexts
         ],
-        "id_blocks": [
-            {name: getattr(item, name) for name in looking.Block.__match_args__}
-            for item in found.id_blocks
-        ],
+        "id_blocks": [_block_tree(item) for item in found.id_blocks],
         "warnings": list(found.warnings),
     }
+
+
+def _block_tree(block: Block) -> dict[str, object]:
+    tree: dict[str, object] = {name: getattr(block, name) for name in looking.Block.__match_args__}
+    checked = block.checked
+    if checked is None:
+        return tree
+    machine, signed = checked.machine, checked.signatures
+    tree["checked"] = {
+        "measured_digest": checked.measured.hex(),
+        "agrees": machine is not None,
+        "vcpus": None if machine is None else machine.vcpus,
+        "vcpu_signature": None
+        if machine is None or machine.signature is None
+        else f"{machine.signature:#x}",
+        "signatures_valid": signed.valid,
+        "obstacle": signed.obstacle or None,
+        "id_key": _key_tree(signed.id_key),
+        "author_key": _key_tree(signed.author),
+    }
+    return tree
+
+
+def _key_tree(signed: Signed | None) -> dict[str, object] | None:
+    if signed is None:
+        return None
+    return {"digest": signed.key_digest.hex(), "obstacle": signed.obstacle or None}

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from troth.abi.igvm.file import IgvmFile
+    from troth.image.id_block_check import Signatures
     from troth.measure.igvm import Measured
     from troth.measure.igvm_kvm import Violation
+    from troth.measure.igvm_machine import Machine
 
     class Options(Protocol):
         """What the grammar gives."""
@@ -69,17 +71,20 @@ def igvm(options: Options) -> int:
         if options.compat is None:
             measuring.check_policy(measured, where=options.file)
         broken = _check_kvm(file, options.platform) if options.check_kvm else None
+        signed = _signatures(file, measured)
+        ask = not (options.ignore_idblock or measured.id_block_agrees)
+        machine = _machine(options, file, measured) if ask else None
     if options.json:
-        _json(options, file, measured, broken)
+        _json(options, file, measured, broken, signed)
         _refuse(broken, options.file)
     else:
         for violation in broken or ():
             times = f" ({violation.times} times)" if violation.times > 1 else ""
             sys.stderr.write(f"troth: {violation.code}: {violation.message}{times}\n")
         _refuse(broken, options.file)
-        _print(options, measured)
+        _print(options, measured, signed)
     if not options.ignore_idblock:
-        _check_id_block(measured, options.file)
+        _check_id_block(measured, machine, options.file)
     return 0
 
 
@@ -97,18 +102,54 @@ def _refuse(broken: tuple[Violation, ...] | None, where: str) -> None:
     raise FormatError(first.code, f"KVM check: {first.message}{further}", where=where)
 
 
-def _check_id_block(measured: Measured, where: str) -> None:
+def _signatures(file: IgvmFile, measured: Measured) -> Signatures | None:
+    if measured.id_block_digest is None:
+        return None
+    from troth.image import id_block_check  # it brings the library of keys, which takes its time
+
+    return id_block_check.signatures(file)
+
+
+def _machine(options: Options, file: IgvmFile, measured: Measured) -> Machine | None:
+    """The machine that the ID block is for, where it is not the one that was asked for."""
+    from troth.measure import igvm_machine
+
+    if measured.id_block_digest is None:
+        return None
+    alone = measuring.measure(
+        file, platform="sev-snp", native_zero=options.native_zero, compat=options.compat
+    )
+    return igvm_machine.machine(alone, measured.id_block_digest)
+
+
+def _check_id_block(measured: Measured, machine: Machine | None, where: str) -> None:
     if measured.id_block_digest is None or measured.id_block_agrees:
         return
+    hint = "--ignore-idblock accepts it; troth igvm sign replaces it"
+    if machine is not None:
+        kind = "" if machine.vcpu_type is None else f" --vcpu-type {machine.vcpu_type}"
+        hint = f"it is for this file with --vcpus {machine.vcpus}{kind}; {hint}"
     raise FormatError(
         "igvm-id-block-digest",
         f"the ID block is for another launch: it expects {measured.id_block_digest.hex().upper()}",
         where=where,
-        hint="--ignore-idblock accepts it; troth igvm sign replaces it",
+        hint=hint,
     )
 
 
-def _print(options: Options, measured: Measured) -> None:
+def _obstacles(signed: Signatures | None) -> list[str]:
+    """Why the ID block would not be taken, as far as its signatures go."""
+    if signed is None:
+        return []
+    if signed.id_key is None:
+        return [f"the ID block cannot be read, and no launch succeeds with it: {signed.obstacle}"]
+    found = (signed.id_key, *([] if signed.author is None else [signed.author]))
+    return [
+        f"no launch succeeds with this ID block: {item.obstacle}" for item in found if item.obstacle
+    ]
+
+
+def _print(options: Options, measured: Measured, signed: Signatures | None) -> None:
     if options.verbose:
         for run in measured.runs:
             size_bytes = run.pages * PAGE_BYTES
@@ -120,7 +161,7 @@ def _print(options: Options, measured: Measured) -> None:
     sys.stdout.write(f"\n{_RULE}\nigvmmeasure '{options.file}'\nLaunch Digest: {digest}\n")
     sys.stdout.write(f"{_RULE}\n\n")
     sys.stdout.flush()
-    for warning in measured.warnings:
+    for warning in (*measured.warnings, *([] if options.ignore_idblock else _obstacles(signed))):
         sys.stderr.write(f"warning: {warning}\n")
     for line in measured.unmeasured:
         sys.stderr.write(f"not measured: {line}\n")
@@ -131,6 +172,7 @@ def _json(
     file: IgvmFile,
     measured: Measured,
     broken: tuple[Violation, ...] | None,
+    signed: Signatures | None,
 ) -> None:
     ours = measured.id_block_digest
     tree = {
@@ -144,6 +186,7 @@ def _json(
         "policy": None if measured.policy is None else f"{measured.policy:#x}",
         "id_block": None if ours is None else {
             "launch_digest": ours.hex(), "agrees": measured.id_block_agrees,
+            "signatures_valid": signed is not None and signed.valid,
         },
         "processors": [
             {

@@ -90,17 +90,21 @@ def verify(block: IdBlock, auth: IdAuth, *, where: str = "") -> None:
 
     Raises ``FormatError`` ``key-point``, ``signature-format``, ``id-block-signature``.
     """
-    pairs = [(auth.id_key, auth.block_signature, id_block.encode_block(block), "the ID block")]
+    _verify(auth.id_key, auth.block_signature, _block_part(block), where=where)
     if auth.author_key is not None and auth.key_signature is not None:
-        key_bytes = id_block.encode_key(auth.id_key)
-        pairs.append((auth.author_key, auth.key_signature, key_bytes, "the ID key"))
-    for key, signature, data, what in pairs:
-        public = keys.p384_public(key.x, key.y, where=where)
-        der = keys.signature_der(signature.r, signature.s, where=where)
-        if not public.verify(der, data):
-            raise FormatError(
-                "id-block-signature", f"the signature over {what} is wrong", where=where
-            )
+        _verify(auth.author_key, auth.key_signature, _key_part(auth), where=where)
+
+
+def id_obstacle(block: IdBlock, auth: IdAuth) -> str:
+    """Why the ID key's signature over ``block`` is not valid; empty where it is."""
+    return _obstacle(auth.id_key, auth.block_signature, _block_part(block))
+
+
+def author_obstacle(auth: IdAuth) -> str:
+    """Why the author key's signature over the ID key is not valid; empty where it is or is none."""
+    if auth.author_key is None or auth.key_signature is None:
+        return ""
+    return _obstacle(auth.author_key, auth.key_signature, _key_part(auth))
 
 
 def qemu_options(block: IdBlock, auth: IdAuth) -> str:
@@ -221,6 +225,32 @@ class _Changed:
             yield header, self.file.data(header)
         if self._block is not None:
             yield self._block, b""
+
+
+def _block_part(block: IdBlock) -> tuple[bytes, str]:
+    """What the ID key signs, and its name."""
+    return id_block.encode_block(block), "the ID block"
+
+
+def _key_part(auth: IdAuth) -> tuple[bytes, str]:
+    """What the author key signs, and its name."""
+    return id_block.encode_key(auth.id_key), "the ID key"
+
+
+def _verify(key: Point, signature: Signature, part: tuple[bytes, str], *, where: str) -> None:
+    data, what = part
+    public = keys.p384_public(key.x, key.y, where=where)
+    der = keys.signature_der(signature.r, signature.s, where=where)
+    if not public.verify(der, data):
+        raise FormatError("id-block-signature", f"the signature over {what} is wrong", where=where)
+
+
+def _obstacle(key: Point, signature: Signature, part: tuple[bytes, str]) -> str:
+    try:
+        _verify(key, signature, part, where="")
+    except FormatError as error:
+        return error.message
+    return ""
 
 
 def _write(changed: _Changed, stream: BinaryIO) -> int:

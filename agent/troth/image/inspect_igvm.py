@@ -2,8 +2,9 @@
 """What is in an IGVM file: platforms, policy, pages, parameters, first states, ID blocks.
 
 Serves ``troth inspect FILE.igvm``. Tells what the file says, checked for its
-form only: whether it may be launched is for ``troth measure igvm`` and whoever
-compares the digest. Must never write to what it inspects.
+form only, but for the ID block of SNP, which is compared with the file itself.
+Whether it may be launched is for ``troth measure igvm`` and whoever compares
+the digest. Must never write to what it inspects.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from typing import TYPE_CHECKING
 from troth.abi import vmsa
 from troth.abi.igvm import headers as h
 from troth.abi.igvm.file import MAGIC, FileSource, Pages, open_
+from troth.image import id_block_check
 from troth.record import record
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from troth.abi.igvm.file import IgvmFile
+    from troth.image.id_block_check import Checked
 
 MAX_LISTED = 1000
 """Records of one kind in a summary; the count of all is in ``headers``."""
@@ -58,7 +61,10 @@ class Context:
 
 @record
 class Block:
-    """An SNP ID block: what it expects, in its own words (policy excepted)."""
+    """An SNP ID block: what it expects, in its own words (policy excepted).
+
+    ``checked``: what that is worth; None for a block that is not for SNP.
+    """
 
     mask: int
     launch_digest: str
@@ -66,6 +72,7 @@ class Block:
     image_id: str
     guest_svn: int
     has_author_key: bool
+    checked: Checked | None
 
 
 @record
@@ -181,7 +188,7 @@ class _Look:
             case h.VpContext() if len(self._contexts) < MAX_LISTED:
                 self._contexts.append(self._context(header))
             case h.SnpIdBlock():
-                self._blocks.append(_block(header.body, header.compatibility_mask & self._known))
+                self._blocks.append(self._block(header))
             case _:
                 pass
 
@@ -194,6 +201,20 @@ class _Look:
                 (name, value) for name in _REGISTERS if isinstance(value := values[name], int)
             )
         return Context(mask, header.vp_index, header.gpa, registers)
+
+    def _block(self, header: h.SnpIdBlock) -> Block:
+        # By offset, not through abi.id_block: a block that cannot be right is worth showing too.
+        body, platform = header.body, self._file.platform(h.SEV_SNP)
+        mine = platform is not None and header.compatibility_mask & platform.compatibility_mask
+        return Block(
+            mask=header.compatibility_mask & self._known,
+            launch_digest=body[8:56].hex(),
+            family_id=body[56:72].hex(),
+            image_id=body[72:88].hex(),
+            guest_svn=int.from_bytes(body[92:96], "little"),
+            has_author_key=body[4] != 0,
+            checked=id_block_check.check(self._file) if mine else None,
+        )
 
     def summary(self) -> Summary:
         file = self._file
@@ -222,15 +243,3 @@ def _kind(flags: int, data_type: int, *, has_data: bool) -> str:
     if flags & h.UNMEASURED:
         return "unmeasured"
     return "data" if has_data else "zeros"
-
-
-def _block(body: bytes, mask: int) -> Block:
-    # By offset, not through abi.id_block: a block that cannot be right is worth showing too.
-    return Block(
-        mask=mask,
-        launch_digest=body[8:56].hex(),
-        family_id=body[56:72].hex(),
-        image_id=body[72:88].hex(),
-        guest_svn=int.from_bytes(body[92:96], "little"),
-        has_author_key=body[4] != 0,
-    )
