@@ -408,6 +408,13 @@ def test_a_policy_that_opens_the_guest(policy):
     assert (error.code, error.where) == ("manifest-conflict", "/src/troth.toml:13")
 
 
+def test_snp_is_demanded_unless_something_else_is_said():
+    stated = BASE.replace('"none"', '"required"\nvtpm_kind = "host"')
+    assert (read(stated).tee.snp, read(stated).tee.vtpm_kind) == ("required", "host")
+    # Without the table the kind of TPM is still to be stated.
+    assert refused(BASE[: BASE.index("[tee]")]).code == "manifest-missing-key"
+
+
 ENCRYPTED = (
     '[[volume]]\nname="data"\nformat="headerless"\nmount="/var/lib/app"\n'
     'key="kbs:///default/disk-key/data"\n'
@@ -417,8 +424,6 @@ ENCRYPTED = (
 @pytest.mark.parametrize(
     "text",
     [
-        BASE.replace('"none"', '"required"'),
-        BASE[: BASE.index("[tee]")],
         BASE + 'vtpm_kind = "svsm"\n',
         BASE + ENCRYPTED,
         BASE + ENCRYPTED + 'integrity = "aes-gcm"\ndevice = "serial:data"\n',

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from troth.errors import Refusal
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from troth.boot.state import State
 
 DIRECTORY = "/modules"
+#: Drivers that refuse to be loaded (ENODEV) on a machine without their device, and whose
+#: absence a later stage judges: stage tee says ``snp-missing``.
+_JUDGED_LATER = ("sev-guest",)
 
 
 def run(state: State) -> None:
@@ -29,6 +33,8 @@ def run(state: State) -> None:
                 "module-missing", f"{name}.ko, or a module it needs, is not in the image"
             ) from None
         except OSError as error:
+            if error.errno == errno.ENODEV and name in _JUDGED_LATER:
+                continue
             raise Refusal(
                 "module-refused", f"the kernel refused {name}: {error.strerror}"
             ) from None

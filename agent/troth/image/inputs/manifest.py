@@ -265,10 +265,6 @@ def _volume(table: Table, base: Path, later: rules.Later) -> Volume | None:
 
 def _tee(table: Table, later: rules.Later) -> Tee:
     snp = table.text("snp", "required", allowed=("required", "simulated", "none"))
-    if snp == "required":
-        later.note(
-            table.fail("snp", ""), 'SEV-SNP support; [tee] snp = "none" builds for plain machines'
-        )
     kind = table.text("vtpm_kind", "host", allowed=("svsm", "paravisor", "host"))
     if kind != "host":
         later.note(table.fail("vtpm_kind", ""), f"a TPM of kind {kind!r}")

@@ -73,6 +73,10 @@ def _is_simulated(policy: Policy) -> bool:
     return policy.snp == "simulated"
 
 
+def _demands_snp(policy: Policy) -> bool:
+    return policy.snp == "required"
+
+
 def _has_snp(policy: Policy) -> bool:
     return policy.snp != "none"
 
@@ -83,6 +87,7 @@ PROFILES: tuple[tuple[str, Callable[[Policy], bool]], ...] = (
     ("verity", _has_disks),
     ("overlay", _has_overlay),
     ("snp", _has_snp),
+    ("sev-guest", _demands_snp),
     ("simulated", _is_simulated),
 )
 
