@@ -24,13 +24,15 @@ from typing import TYPE_CHECKING
 
 from boot.bundles import SOURCES
 from boot.machine import Boot, _text
-from igvm_loader import C_BIT, PAGE, ZERO, registers, segments, setup_data, tables
+from igvm_image import C_BIT, PAGE, ZERO
+from igvm_linux import setup_data
+from igvm_processor import registers, segments, tables
 from troth.machine import qemu
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from igvm_loader import Image
+    from igvm_image import Image
 
 TIMEOUT_S = 90
 #: Zero pages inside a run are cheaper than another file.

@@ -16,7 +16,10 @@ import pytest
 from boot import igvm_native
 from boot.bundles import TROTH
 from boot.expected import check_registers
-from igvm_loader import PAGE, ZERO, Given, load, problems, registers
+from igvm_given import Given
+from igvm_image import PAGE, ZERO, load
+from igvm_linux import problems
+from igvm_processor import registers
 from troth.abi import cpio
 from troth.image.igvm.build import build
 from troth.machine.qemu import DiskImage

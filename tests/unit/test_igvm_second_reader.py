@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """IGVM files as a reader sees them that shares nothing with the builder: Linux would start.
 
-The reader (``igvm_loader``) is tested too: each thing it looks at is broken once, and seen.
+The reader (``igvm_image``, ``igvm_linux``) is tested too: each thing it looks at is broken once,
+and seen.
 """
 
 import functools
@@ -13,19 +14,10 @@ from dataclasses import replace
 
 import pytest
 
-import igvm_loader
-from igvm_loader import (
-    C_BIT,
-    PAGE,
-    VMSA_GPA,
-    ZERO,
-    BadFileError,
-    Given,
-    load,
-    problems,
-    registers,
-    segments,
-)
+from igvm_given import LOW_SPLIT, Given
+from igvm_image import C_BIT, HOST_FILLED, PAGE, VMSA_GPA, ZERO, BadFileError, load
+from igvm_linux import problems
+from igvm_processor import SEGMENTS, WORDS, execute, registers, segments
 from troth.image.igvm.build import build
 
 MIB = 1 << 20
@@ -87,7 +79,7 @@ def good(data):
 
 def test_a_built_file_has_no_problems(good, given):
     assert problems(good, given) == []
-    entry = igvm_loader.execute(good)
+    entry = execute(good)
     assert entry.instructions == ("mov %eax,%cr0", f"ljmp $0x10,${16 * MIB + 0x200:#x}")
 
 
@@ -163,7 +155,7 @@ def test_a_broken_file_is_not_loaded(data, at):
         load(bytes(broken))
 
 
-@pytest.mark.parametrize("kind", sorted(igvm_loader._HOST_FILLED))
+@pytest.mark.parametrize("kind", sorted(HOST_FILLED))
 def test_nothing_is_left_to_the_host(data, given, kind):
     """A page directive turned into one that has the host fill something."""
     image = load(resealed(data, headers(data)[0x302][-1], "<I", kind))
@@ -202,7 +194,7 @@ def test_directives_that_no_vmm_takes(data, kind, offset, layout, value):
 
 
 def register(name, value):
-    at, size = igvm_loader._WORDS[name]
+    at, size = WORDS[name]
     return lambda image: vmsa(image, at, value.to_bytes(size, "little"))
 
 
@@ -215,7 +207,7 @@ def segment(name, **values):
     def change(image):
         part = replace(segments(image.vmsa)[name], **values)
         data = struct.pack("<HHIQ", part.selector, part.attributes, part.limit, part.base)
-        vmsa(image, igvm_loader._SEGMENTS[name], data)
+        vmsa(image, SEGMENTS[name], data)
 
     return change
 
@@ -544,6 +536,6 @@ def test_a_tpm_that_is_elsewhere_is_seen():
 def test_memory_above_four_gib(good, given):
     """The reader's own arithmetic: where q35 puts memory, whatever a builder thinks."""
     image = good.copy()
-    image.pages[igvm_loader.LOW_SPLIT] = ZERO
-    image.order[-1:] = [igvm_loader.LOW_SPLIT, VMSA_GPA]
+    image.pages[LOW_SPLIT] = ZERO
+    image.order[-1:] = [LOW_SPLIT, VMSA_GPA]
     assert "where the machine has no memory" in "\n".join(problems(image, given))
