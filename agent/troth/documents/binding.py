@@ -2,7 +2,8 @@
 """What REPORT_DATA holds: a nonce and what goes with it, bound by one SHA-512.
 
 Serves the agent, which fills REPORT_DATA, and the verifier, which computes the
-same 64 bytes from what it knows. Fields are type, length, value, all of them
+same 64 bytes from what it knows. What a TPM's quote is asked to sign along is
+bound likewise, by one SHA-256. Fields are type, length, value, all of them
 always there, so that no two different sets of values give the same bytes; the
 tag keeps bindings of different meaning apart. Must never leave a field out
 because it is empty (source: docs/formats.md, "Bindings").
@@ -10,12 +11,13 @@ because it is empty (source: docs/formats.md, "Bindings").
 
 from __future__ import annotations
 
-from troth.abi.hashes import sha512
+from troth.abi.hashes import sha256, sha512
 from troth.errors import FormatError, UsageError
 from troth.record import record
 
 REPORT_TAG = b"troth-report-v1"
 EVIDENCE_TAG = b"troth-evidence-v1"
+QUOTE_TAG = b"troth-quote-v1"
 EVIDENCE_FORMAT_VERSION = 1
 
 BINDING_BYTES = 64
@@ -122,11 +124,25 @@ def evidence_binding(values: EvidenceBinding) -> bytes:
     )
 
 
+def quote_binding(nonce: bytes, ak_name: bytes) -> bytes:
+    """The 32 bytes of ``troth-quote-v1``, a quote's qualifyingData.
+
+    ``ak_name``: the TPM Name of the key that signs, 34 to 66 bytes: a key with
+    another Name gives no quote that could be taken for this one's. The report
+    binds the quote, not the other way round, since it comes later. Raises
+    ``UsageError`` ``nonce-length``; ``FormatError`` ``binding-field``.
+    """
+    check_nonce(nonce)
+    _sized("AK Name", ak_name, tuple(range(34, 67)))
+    return sha256(_fields((_TAG, QUOTE_TAG), (_NONCE, nonce), (_AK_NAME, ak_name))).digest()
+
+
 def _sha512(*fields: tuple[int, bytes]) -> bytes:
-    digest = sha512()
-    for kind, value in fields:
-        digest.update(bytes([kind]) + _length(value) + value)
-    return digest.digest()
+    return sha512(_fields(*fields)).digest()
+
+
+def _fields(*fields: tuple[int, bytes]) -> bytes:
+    return b"".join(bytes([kind]) + _length(value) + value for kind, value in fields)
 
 
 def _registers(registers: tuple[tuple[str, bytes], ...]) -> bytes:
