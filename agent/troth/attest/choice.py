@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which provider is asked: the first of the allowed ones that is there.
 
-Serves ``troth report`` and the agent, whose policy says what is allowed. Must
-never take a provider that was not named: what the machine offers is the host's
-to arrange.
+Serves ``troth report``, PID 1 and the agent, whose policy says what is allowed.
+Must never take a provider that was not named: what the machine offers is the
+host's to arrange.
 """
 
 from __future__ import annotations
@@ -20,8 +20,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from troth.attest.provider import Provider
 
-NAMES = (provider_tsm.NAME, provider_sev_guest.NAME)
+AZURE = "azure-vtpm"
+NAMES = (provider_tsm.NAME, provider_sev_guest.NAME, AZURE)
 """All there are, the preferred one first."""
+
+# A kernel that speaks with the secure processor, or with a service module, gives its own reports.
+_KERNELS = (provider_tsm.NAME, provider_sev_guest.NAME)
+
+
+def allowed_by(vtpm_kind: str) -> tuple[str, ...]:
+    """The providers that a policy with this ``vtpm_kind`` allows.
+
+    A report of a paravisor is never taken where the policy has none, and under a
+    paravisor nothing else is: it would answer for another guest.
+    """
+    return (AZURE,) if vtpm_kind == "paravisor" else _KERNELS
 
 
 def choose(
@@ -45,6 +58,17 @@ def choose(
                 reasons.append(f"{name}: {error.message}")
                 continue
             return found
+        if name == AZURE:
+            # It reads JSON, which no other guest's PID 1 needs.
+            from troth.attest.provider_azure import AzureProvider
+
+            azure = AzureProvider()
+            try:
+                azure.probe()
+            except (HostError, ProviderError) as error:
+                reasons.append(f"{name}: {error.message}")
+                continue
+            return azure
         if os.access(node, os.R_OK | os.W_OK):
             return SevGuestProvider(node)
         reasons.append(f"{name}: {node} is not there, or not for this user")

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
             """A report that carries ``report_data``, 64 bytes.
 
             ``vmpl``: none takes the guest's own level; ``key_selection``: one of
-            ``guest_payload.KEY_SELECTION_*``. Raises ``ProviderError``, ``HostError``
+            ``guest_payload.KEY_SELECTION_*``. Under a paravisor the bytes are in the
+            claims that the report binds, and nowhere else. Raises ``ProviderError``, ``HostError``
             where the way is barred, ``FormatError`` for an unknown report version.
             """
             ...
@@ -58,8 +59,8 @@ class Answer:
     """A checked answer.
 
     ``report``: 1184 bytes; ``certificates``: the host's table as it came, not
-    looked into, empty where it gave none; ``manifest``: of a service module,
-    empty elsewhere; ``provider``: who gave it.
+    looked into, empty where it gave none; ``manifest``: of a service module, or
+    the whole report of a paravisor, empty elsewhere; ``provider``: who gave it.
     """
 
     report: bytes
