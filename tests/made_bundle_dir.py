@@ -7,11 +7,14 @@ import json
 from troth.documents import bundle as bundle_document
 
 
-def make_bundle(folder, *, snp, scene="clean"):
+def make_bundle(folder, *, snp, scene="clean", instance=None):
+    """``instance``: the policy's rules for instance configurations, as in policy.json."""
     folder.mkdir()
     files = {"vmlinuz": b"k", "initramfs": b"i", "cmdline": f"fake={scene}\n".encode()}
     files["root.img"] = bytes(4096)
-    files["policy.json"] = json.dumps({"handover": {"kind": "switch"}}).encode()
+    files["policy.json"] = json.dumps(
+        {"handover": {"kind": "switch"}, "instance": instance}
+    ).encode()
     artefacts = []
     for name, data in files.items():
         (folder / name).write_bytes(data)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Policies made to order, for the tests of the packer."""
 
-from troth.documents.policy import Fail, Handover, Policy, Verity, Volume
+from troth.documents.policy import Fail, Handover, InstanceRules, Policy, Verity, Volume
 
 ROOT = Volume(
     name="root",
@@ -12,9 +12,24 @@ ROOT = Volume(
     verity=Verity("00" * 32, "00" * 32, "", 16, 16, 4096, "sha256", ()),
 )
 
+INSTANCE = InstanceRules(
+    need="required",
+    hostname=True,
+    network=("dhcp", "static"),
+    brokers=("keys",),
+    values={"region": ("eu", "us"), "owner": ()},
+)
+
 
 def policy(
-    *, volumes=(ROOT,), overlay="tmpfs", kind="switch", workload=(), vtpm="required", snp="none"
+    *,
+    volumes=(ROOT,),
+    overlay="tmpfs",
+    kind="switch",
+    workload=(),
+    vtpm="required",
+    snp="none",
+    instance=None,
 ):
     """A policy of an image that measures into the host's TPM."""
     return Policy(
@@ -38,4 +53,5 @@ def policy(
         lockdown="",
         modules_disabled=False,
         acpi_aml="unprotected",
+        instance=instance,
     )

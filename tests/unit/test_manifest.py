@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from troth.documents.policy import InstanceRules
 from troth.documents.toml_source import key_lines
 from troth.errors import ManifestError
 from troth.image.inputs import manifest, manifest_records
@@ -415,6 +416,50 @@ def test_snp_is_demanded_unless_something_else_is_said():
     assert refused(BASE[: BASE.index("[tee]")]).code == "manifest-missing-key"
 
 
+TAKES = BASE.replace('"none"', '"simulated"') + "[instance]\n"
+
+
+def test_instance_rules():
+    assert read(BASE).instance is None
+    found = read(TAKES + "hostname = true\n").instance
+    assert found == InstanceRules("required", True, (), (), {})
+    found = read(
+        TAKES
+        + 'need = "optional"\nnetwork = ["dhcp", "static"]\nbrokers = ["keys", "b-2"]\n'
+        + '[instance.values]\nregion = ["eu", "us"]\n"app.tier" = "any"\n'
+    ).instance
+    assert found == InstanceRules(
+        "optional", False, ("dhcp", "static"), ("keys", "b-2"),
+        {"region": ("eu", "us"), "app.tier": ()},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "line"),
+    [
+        (BASE + "[instance]\nhostname = true\n", "manifest-conflict", 11),
+        (TAKES, "manifest-missing-key", 11),
+        (TAKES + 'need = "required"\n', "manifest-missing-key", 12),
+        (TAKES + "hostname = false\n", "manifest-missing-key", 11),
+        (TAKES + "hostname = 1\n", "manifest-type", 12),
+        (TAKES + 'need = "always"\n', "manifest-value", 12),
+        (TAKES + 'network = ["slaac"]\n', "manifest-value", 12),
+        (TAKES + 'network = "dhcp"\n', "manifest-type", 12),
+        (TAKES + 'brokers = ["https://keys"]\n', "manifest-value", 12),
+        (TAKES + 'brokers = ["a","b","c","d","e","f","g","h","i"]\n', "manifest-value", 12),
+        (TAKES + 'values = ["a"]\n', "manifest-value", 12),
+        (TAKES + 'values = { "A" = "any" }\n', "manifest-value", 12),
+        (TAKES + "values = { a = [] }\n", "manifest-value", 12),
+        (TAKES + 'values = { a = "some" }\n', "manifest-type", 12),
+        (TAKES + 'values = { a = ["x y"] }\n', "manifest-value", 12),
+        (TAKES + "identity = 1\n", "manifest-unknown-key", 12),
+    ],
+)
+def test_instance_rules_that_are_refused(text, code, line):
+    error = refused(text)
+    assert (error.code, error.where) == (code, f"/src/troth.toml:{line}")
+
+
 ENCRYPTED = (
     '[[volume]]\nname="data"\nformat="headerless"\nmount="/var/lib/app"\n'
     'key="kbs:///default/disk-key/data"\n'
@@ -429,7 +474,6 @@ ENCRYPTED = (
         BASE + ENCRYPTED + 'integrity = "aes-gcm"\ndevice = "serial:data"\n',
         BASE + ENCRYPTED.replace("headerless", "luks2"),
         BASE.replace("[handover]", 'overlay = "data"\n[handover]') + ENCRYPTED,
-        BASE + "[instance]\nany = 1\n",
         BASE + "[network]\n",
     ],
 )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from made_policy import policy
+from made_policy import INSTANCE, policy
 from troth.documents import stages
 from troth.image.inputs import interpreter as python
 from troth.image.packing import initramfs, profile, python_closure
@@ -27,6 +27,7 @@ POLICIES = {
     "overlay": policy(overlay="tmpfs", workload=("/opt/app",)),
     "snp": policy(overlay="none", snp="required"),
     "simulated": policy(overlay="none", snp="simulated"),
+    "instance": policy(overlay="none", snp="required", instance=INSTANCE),
 }
 #: Each costs a boot more than all its mounts; a short-lived worker may use them, PID 1 not.
 NEVER_IN_PID1 = {

@@ -38,7 +38,7 @@ def make_bundle(folder: Path, *, scene: str, vtpm: str = "none", handover: str =
     folder.mkdir()
     files = {"vmlinuz": b"k", "initramfs": b"i", "cmdline": f"fake={scene}\n".encode()}
     files["root.img"] = bytes(4096)
-    files["policy.json"] = json.dumps({"handover": {"kind": handover}}).encode()
+    files["policy.json"] = json.dumps({"handover": {"kind": handover}, "instance": None}).encode()
     artefacts = []
     for name, data in files.items():
         (folder / name).write_bytes(data)
@@ -231,7 +231,7 @@ def test_programs_that_are_missing(tmp_path, bundle, monkeypatch, capsys):
         ("cmdline", b"fake=cleaN\n", "bundle-digest"),
         ("root.img", bytes(512), "bundle-size"),
         ("initramfs", None, "bundle-file"),
-        ("policy.json", b'{"handover": {"kind": "Switch"}}', "bundle-digest"),
+        ("policy.json", b'{"handover": {"kind": "Switch"}, "instance": null}', "bundle-digest"),
         ("manifest.json", b"{}", "json-missing"),
         ("manifest.json", None, "bundle-missing"),
     ],

@@ -21,6 +21,8 @@ from troth.measure import simulated_launch
 from troth.simulated import wire
 from troth.verify import chain, endorsements
 
+ONE = b'{ "schema": "troth-instance-v1", "hostname": "one" }\n'
+RULES = {"need": "optional", "hostname": True, "network": [], "brokers": [], "values": {}}
 FAKE = Path(__file__).parent / "data" / "fake-qemu-sim"
 
 
@@ -40,7 +42,7 @@ def fake_path(tmp_path, monkeypatch):
 
 @pytest.fixture
 def bundle(tmp_path):
-    return make_bundle(tmp_path / "bundle", snp="simulated")
+    return make_bundle(tmp_path / "bundle", snp="simulated", instance=RULES)
 
 
 def run(bundle, tmp_path, *words):
@@ -107,11 +109,11 @@ def platform_time():
 
 @pytest.mark.usefixtures("fake_path")
 def test_instance_and_command_line_are_in_the_report(tmp_path, bundle):
-    instance, cmdline = tmp_path / "instance.toml", tmp_path / "cmdline"
-    instance.write_bytes(b"name = 'one'\n")
+    instance, cmdline = tmp_path / "instance.json", tmp_path / "cmdline"
+    instance.write_bytes(ONE)
     cmdline.write_bytes(b"fake=clean  other\xff\n")
     _, report, _ = run(bundle, tmp_path, "--instance", str(instance), "--cmdline", str(cmdline))
-    assert report.host_data == hashlib.sha256(b"name = 'one'\n").digest()
+    assert report.host_data == hashlib.sha256(ONE).digest()
     assert report.measurement == by_hand(b"k", b"i", b"fake=clean  other\xff")
 
 
@@ -135,7 +137,7 @@ def test_the_control_socket_is_there_while_it_runs(tmp_path, bundle, monkeypatch
 def test_the_command_line_of_qemu(tmp_path, bundle, capsys, monkeypatch):
     monkeypatch.setattr(simulated_platform, "_new", lambda: pytest.fail("keys for a dry run"))
     instance = tmp_path / "i,1"
-    instance.write_bytes(b"x")
+    instance.write_bytes(ONE)
     words = ["run", str(bundle), "--dry-run", "--sim-snp", "--port", f"agent={tmp_path}/s"]
     assert main([*words, "--instance", str(instance)]) == 0
     line = capsys.readouterr().out
@@ -162,6 +164,33 @@ def test_the_command_line_of_qemu(tmp_path, bundle, capsys, monkeypatch):
 def test_usage_errors(bundle, capsys, words, code):
     assert main(["run", str(bundle), "--dry-run", "--sim-snp", *words]) == 2
     assert f"[{code}]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "code"),
+    [
+        (b"{", 1, "json-syntax"),
+        (b'{"schema":"troth-instance-v1","hostname":"ONE"}', 1, "instance-form"),
+        (b'{"schema":"troth-instance-v1","values":{"a":"b"}}', 1, "instance-policy"),
+        (b" " * 65537, 2, "instance-file"),
+    ],
+)
+def test_what_the_guest_would_refuse_is_not_started(tmp_path, bundle, capsys, data, status, code):
+    instance = tmp_path / "instance.json"
+    instance.write_bytes(data)
+    words = ["run", str(bundle), "--dry-run", "--sim-snp", "--instance", str(instance)]
+    assert main(words) == status
+    said = capsys.readouterr().err
+    assert f"[{code}]" in said
+    assert str(instance) in said
+
+
+def test_an_image_that_takes_no_instance_configuration(tmp_path, capsys):
+    folder = make_bundle(tmp_path / "b", snp="simulated")
+    instance = tmp_path / "instance.json"
+    instance.write_bytes(ONE)
+    assert main(["run", str(folder), "--dry-run", "--sim-snp", "--instance", str(instance)]) == 2
+    assert "[instance-refused]" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("snp", ["none", "required"])

@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stage 5: wait for the named disks. Names find a disk; only root hashes make it trusted."""
+"""Stage 5: wait for the named disks. Names find a disk; only digests make it trusted.
+
+The disk of an instance configuration is waited for with the others, within the
+one deadline, where the launch names a configuration; stage instance reads it.
+"""
 
 from __future__ import annotations
 
 import os
 import time
 
+from troth.documents.policy import INSTANCE_SERIAL
 from troth.errors import FormatError, Refusal
 from troth.linux import block
 from troth.linux.uevent import Uevents
@@ -19,8 +24,13 @@ _HEAD_BYTES = 1 << 16
 
 
 def run(state: State) -> None:
-    """Fill ``state.disks``; raise ``Refusal`` ``disk-missing`` or ``disk-duplicate``."""
+    """Fill ``state.disks``.
+
+    Raises ``Refusal`` ``disk-missing``, ``disk-duplicate``, ``instance-missing``.
+    """
     wanted = {volume.name: volume.device for volume in state.policy.volumes}
+    if _names_instance(state):
+        wanted[INSTANCE_SERIAL] = f"serial:{INSTANCE_SERIAL}"
     end_ns = time.monotonic_ns() + state.policy.fail.device_timeout_s * 1_000_000_000
     # Listening before the first look: an arrival in between is then not lost.
     uevents = Uevents()
@@ -41,6 +51,12 @@ def run(state: State) -> None:
             names = ", ".join(disk.name for disk in disks)
             raise Refusal("disk-duplicate", f"{wanted[name]} is on {len(disks)} disks: {names}")
         state.disks[name] = disks[0]
+
+
+def _names_instance(state: State) -> bool:
+    """Whether the policy takes an instance configuration and HOST_DATA names one."""
+    own = state.own_report
+    return state.policy.instance is not None and own is not None and any(own.host_data)
 
 
 def _matching(device: str, seen: tuple[Disk, ...]) -> tuple[Disk, ...]:
@@ -96,8 +112,10 @@ def _missing(
 ) -> Refusal:
     from troth.linux import modules
 
-    absent = ", ".join(wanted[name] for name, disks in found.items() if not disks)
+    names = [name for name, disks in found.items() if not disks]
+    absent = ", ".join(wanted[name] for name in names)
     saw = ", ".join(f"{disk.name} serial {disk.serial!r}" for disk in seen) or "no disk"
     undriven = modules.undriven()
     lacks = f"; no driver in the image for {', '.join(undriven[:4])}" if undriven else ""
-    return Refusal("disk-missing", f"{absent} did not appear; saw {saw}{lacks}")
+    code = "instance-missing" if names == [INSTANCE_SERIAL] else "disk-missing"
+    return Refusal(code, f"{absent} did not appear; saw {saw}{lacks}")

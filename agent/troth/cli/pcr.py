@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from troth.cli import instance_file
 from troth.documents import event_log_json, policy_json, reference_values, reference_values_json
+from troth.documents.policy import REQUIRED
 from troth.errors import UsageError
 from troth.image import compare, reference
 from troth.measure import pcr, register
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from troth.documents.event_log import Event
+    from troth.documents.policy import Policy
     from troth.documents.reference_values import Case, Registers
 
     class PredictOptions(Protocol):
@@ -24,6 +29,7 @@ if TYPE_CHECKING:
 
         bundle: str
         at: str
+        instance: str | None
         json: bool
 
     class ReplayOptions(Protocol):
@@ -31,24 +37,37 @@ if TYPE_CHECKING:
 
         log: str
         against: str | None
+        instance: str | None
         json: bool
 
 
 def predict(options: PredictOptions) -> int:
     """Print what the registers of each accepted boot hold ``--at`` a moment."""
     policy_bytes, values = _bundle(Path(options.bundle))
-    computed = reference.cases(
-        policy_json.parse(policy_bytes),
-        policy_bytes=policy_bytes,
-        workload=bytes.fromhex(values.workload) if values.workload else None,
-    )
+    policy = policy_json.parse(policy_bytes)
+    workload = bytes.fromhex(values.workload) if values.workload else None
+    computed = reference.cases(policy, policy_bytes=policy_bytes, workload=workload)
     if computed != values.cases:
         sys.stderr.write("troth: reference-values.json is not of this policy\n")
         return 1
+    digest = _instance(options.instance, policy)
+    if digest is None and reference.instance(policy) == REQUIRED:
+        raise UsageError(
+            "instance-needed",
+            "no guest of this image boots without an instance configuration",
+            hint="name it with --instance FILE",
+        )
+    if digest is not None:
+        computed = reference.cases(
+            policy, policy_bytes=policy_bytes, workload=workload, instance=digest
+        )
     if options.json:
-        trees = [_case_tree(case, getattr(case, options.at)) for case in computed]
+        trees = [_case_tree(case, getattr(case, options.at), digest) for case in computed]
         sys.stdout.write(json.dumps(trees, indent=2) + "\n")
         return 0
+    if digest is not None:
+        text = base64.b64encode(digest).decode("ascii")
+        sys.stdout.write(f"instance configuration, HOST_DATA: {digest.hex()} ({text})\n")
     for case in computed:
         sys.stdout.write(f"{case.form}, TPM {case.tpm}: {case.cmdline}\n")
         sys.stdout.write(_lines(getattr(case, options.at)))
@@ -66,12 +85,16 @@ def replay(options: ReplayOptions) -> int:
     difference = ""
     if options.against is not None:
         policy_bytes, values = _bundle(Path(options.against))
+        policy = policy_json.parse(policy_bytes)
         difference = compare.first_difference(
             events,
-            policy_json.parse(policy_bytes),
+            policy,
             policy_bytes=policy_bytes,
             workload=bytes.fromhex(values.workload) if values.workload else None,
+            instance=_instance(options.instance, policy),
         )
+    elif options.instance is not None:
+        raise UsageError("usage", "--instance has a meaning with --against only")
     if options.json:
         sys.stdout.write(json.dumps(_replay_tree(events, difference), indent=2) + "\n")
     else:
@@ -97,6 +120,13 @@ def _bundle(folder: Path) -> tuple[bytes, reference_values.ReferenceValues]:
     return policy_bytes, reference_values_json.parse(values, where=reference_values.FILE_NAME)
 
 
+def _instance(name: str | None, policy: Policy) -> bytes | None:
+    """SHA-256 of the instance configuration in the file ``name``, None where none is named."""
+    if name is None:
+        return None
+    return hashlib.sha256(instance_file.read(name, policy.instance)).digest()
+
+
 def _registers(events: tuple[Event, ...]) -> Registers:
     values = sorted(pcr.replay(events).items())
     return reference_values.Registers(
@@ -110,11 +140,12 @@ def _lines(registers: Registers) -> str:
     return "".join([*lines, f"  software    {registers.software}\n"])
 
 
-def _case_tree(case: Case, registers: Registers) -> dict[str, object]:
+def _case_tree(case: Case, registers: Registers, instance: bytes | None) -> dict[str, object]:
     return {
         "form": case.form,
         "cmdline": case.cmdline,
         "tpm": case.tpm,
+        "instance": None if instance is None else instance.hex(),
         **_registers_tree(registers),
     }
 

@@ -57,6 +57,10 @@ def show(options: Options) -> int:
     return 0
 
 
+_WITHOUT = "; registers below are of boots without one"
+_INSTANCE = {"refused": "", "optional": _WITHOUT, "required": _WITHOUT}
+
+
 def _lines(document: Document, values: ReferenceValues) -> Iterator[str]:
     yield f"image       {values.image_name}, svn {values.svn}, made by troth {values.troth_version}"
     if document.envelope is None:
@@ -81,6 +85,7 @@ def _lines(document: Document, values: ReferenceValues) -> Iterator[str]:
     for name, digest in values.root_hashes:
         yield f"root hash   {digest}  {name}"
     yield f"workload    {values.workload or 'not measured'}"
+    yield f"instance    configuration {values.instance}{_INSTANCE[values.instance]}"
     for name, digest in (*values.artefacts, *values.inputs):
         yield f"sha256      {digest}  {name}"
     for case in values.cases:

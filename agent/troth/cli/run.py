@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from troth.documents.policy import INSTANCE_SERIAL
 from troth.errors import HostError, MachineError, UsageError
 from troth.machine import bundle_dir, host_memory, kvm_probe, outcome, qemu, runner
 from troth.machine.console import Neutraliser
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from troth.documents.bundle import Bundle
+    from troth.documents.policy import InstanceRules
     from troth.machine.outcome import Record
     from troth.machine.simulated_platform import SimulatedPlatform
 
@@ -34,7 +36,6 @@ _PORT_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _MEMORY = re.compile(r"([1-9][0-9]{0,6})([MG])\Z")
 #: More need interrupt remapping, which the machine does not have.
 _MAX_CPUS = 255
-INSTANCE_SERIAL = "instance"
 _DRY_RUN_FOLDER = Path("/tmp/troth-run")  # noqa: S108  # shown, never used
 
 
@@ -94,7 +95,9 @@ def _check_simulated(options: Namespace, bundle: Bundle) -> None:
             )
 
 
-def _simulated(options: Namespace, machine: qemu.Machine) -> SimulatedPlatform:
+def _simulated(
+    options: Namespace, machine: qemu.Machine, rules: InstanceRules | None
+) -> SimulatedPlatform:
     from troth.machine import simulated_platform
 
     control = None if options.sim_control is None else Path(options.sim_control).resolve()
@@ -102,7 +105,9 @@ def _simulated(options: Namespace, machine: qemu.Machine) -> SimulatedPlatform:
         raise UsageError("port-socket", "exists and is not a socket", where=str(control))
     instance = None
     if options.instance is not None:
-        instance = simulated_platform.read_instance(Path(options.instance))
+        from troth.cli import instance_file
+
+        instance = instance_file.read(options.instance, rules)
     if any(port.name == simulated_platform.PORT for port in machine.ports):
         raise UsageError("usage", f"--port {simulated_platform.PORT} is the processor's own")
     return simulated_platform.plan(
@@ -178,7 +183,7 @@ def make_plan(options: Namespace, bundle: bundle_dir.BundleDir) -> runner.Plan:
         tpm_state=None if options.tpm_state is None else Path(options.tpm_state).resolve(),
         supervised=bundle.supervised,
         timeout_s=options.timeout,
-        simulated=_simulated(options, machine) if options.sim_snp else None,
+        simulated=_simulated(options, machine, bundle.instance) if options.sim_snp else None,
     )
 
 

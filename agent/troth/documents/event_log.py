@@ -18,11 +18,13 @@ CONTENT_TYPE = "troth"
 #: Event type -> PCR (DESIGN, the PCR table). ``cap`` is extended into each of its PCRs.
 POLICY, CMDLINE, VERITY, PHASE = "policy", "cmdline", "verity", "phase"
 WORKLOAD, CAP, REFUSED, TPM_ABSENT = "workload", "cap", "refused", "tpm-absent"
+INSTANCE = "instance"
 PCR_OF = {
     POLICY: 14,
     CMDLINE: 14,
     VERITY: 15,
     PHASE: 11,
+    INSTANCE: 14,
     WORKLOAD: 14,
     REFUSED: 14,
     TPM_ABSENT: 14,

@@ -95,6 +95,27 @@ class ExtendRule:
     unit: str
 
 
+REQUIRED, OPTIONAL = "required", "optional"
+#: Serial of the disk that carries an instance configuration, which no volume can have.
+INSTANCE_SERIAL = "instance"
+
+
+@record
+class InstanceRules:
+    """What a launch may choose by an instance configuration (``documents.instance``).
+
+    ``need``: "required" or "optional"; ``hostname``: whether it may be set;
+    ``network``: methods, "dhcp", "static"; ``brokers``: whose addresses;
+    ``values``: name -> words it may take, () for any text.
+    """
+
+    need: str
+    hostname: bool
+    network: tuple[str, ...]
+    brokers: tuple[str, ...]
+    values: dict[str, tuple[str, ...]]
+
+
 NEVER, RAW_ROOT, RAW_GROUP = "never", "root", "group"
 
 
@@ -137,6 +158,7 @@ class Policy:
     modules_disabled: bool
     acpi_aml: str
     attest: Attest = Attest()
+    instance: InstanceRules | None = None
 
 
 def from_tree(tree: dict[str, Any]) -> Policy:
@@ -184,6 +206,18 @@ def from_tree(tree: dict[str, Any]) -> Policy:
                 for rule in tree["attest"]["extend"]
             ),
         ),
+        instance=None if tree["instance"] is None else instance_rules(tree["instance"]),
+    )
+
+
+def instance_rules(tree: dict[str, Any]) -> InstanceRules:
+    """The rules in ``tree``, whose shape is proved as for ``from_tree``."""
+    return InstanceRules(
+        need=tree["need"],
+        hostname=tree["hostname"],
+        network=tuple(tree["network"]),
+        brokers=tuple(tree["brokers"]),
+        values={name: tuple(words) for name, words in tree["values"].items()},
     )
 
 
@@ -254,6 +288,17 @@ def to_tree(policy: Policy) -> dict[str, Any]:
             "raw_report_data": policy.attest.raw_report_data,
             "extend": [{"user": rule.user, "unit": rule.unit} for rule in policy.attest.extend],
         },
+        "instance": None if policy.instance is None else _instance_tree(policy.instance),
+    }
+
+
+def _instance_tree(rules: InstanceRules) -> dict[str, Any]:
+    return {
+        "need": rules.need,
+        "hostname": rules.hostname,
+        "network": list(rules.network),
+        "brokers": list(rules.brokers),
+        "values": {name: list(words) for name, words in rules.values.items()},
     }
 
 

@@ -23,6 +23,9 @@ VMMS = ("qemu", "ec2", "gce")
 COVERED = ("kernel", "initramfs", "cmdline", "acpi")
 BOOT_CHAIN = COVERED[:3]
 
+#: What the policy says of instance configurations.
+REFUSED = "refused"
+INSTANCE_STATES = (REFUSED, "optional", "required")
 TPM_STATES = ("present", "absent", "unused")
 #: Banks that predictions are made for, in the order they are listed.
 BANKS = ("sha1", "sha256", "sha384", "sha512")
@@ -144,6 +147,9 @@ class Flags:
 class ReferenceValues:
     """The whole of reference-values.json.
 
+    ``instance``: "refused", "optional" or "required": whether a boot takes an
+    instance configuration. ``cases`` are of boots without one, whose digest nobody
+    knows in advance: with one, ``measure.boot_registers`` says what registers hold.
     ``root_hashes``: (volume, hex), root first; ``workload``: the tree digest in
     hex, empty for images that measure none. ``products``: processors the image
     is meant for, () for any; ``revoked``: launch digests that must not be
@@ -173,6 +179,7 @@ class ReferenceValues:
     issued: str = ""
     expires: str = ""
     commit: str = ""
+    instance: str = REFUSED
 
     @property
     def in_force(self) -> tuple[LaunchValue, ...]:

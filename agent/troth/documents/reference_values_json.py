@@ -19,6 +19,7 @@ from troth.documents.reference_values import (
     COVERED,
     DIGEST_BYTES,
     FILE_NAME,
+    INSTANCE_STATES,
     LAUNCH_DIGEST_BYTES,
     LAUNCH_KINDS,
     LAUNCH_PLATFORMS,
@@ -93,6 +94,7 @@ def from_tree(tree: object, *, where: str = FILE_NAME) -> ReferenceValues:
         issued=top.text("issued"),
         expires=top.text("expires"),
         commit=top.text("commit"),
+        instance=top.text("instance", allowed=INSTANCE_STATES),
     )
     top.close()
     _check(values, where=where)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from troth.documents.policy import Policy
 
+#: What the handover imports by name where a policy has an agent, and the agent itself.
+AGENT_START, AGENT = "troth.boot.agent", "troth.attest.agent"
+
 
 def _always(_policy: Policy) -> bool:
     return True
@@ -27,6 +30,14 @@ def _snp_is(value: str) -> Callable[[Policy], bool]:
 
 def _has_volumes(policy: Policy) -> bool:
     return bool(policy.volumes)
+
+
+def _has_disks(policy: Policy) -> bool:
+    return bool(policy.volumes) or _takes_instance(policy)
+
+
+def _takes_instance(policy: Policy) -> bool:
+    return policy.instance is not None
 
 
 def _has_workload(policy: Policy) -> bool:
@@ -49,7 +60,8 @@ STAGES: tuple[tuple[str, str, Callable[[Policy], bool]], ...] = (
     ("tee", "troth.boot.tee", _snp_is("none")),
     ("tee", "troth.boot.tee_snp", _snp_is("required")),
     ("tee", "troth.boot.tee_simulated", _snp_is("simulated")),
-    ("devices", "troth.boot.devices", _has_volumes),
+    ("devices", "troth.boot.devices", _has_disks),
+    ("instance", "troth.boot.instance", _takes_instance),
     ("verity", "troth.boot.verity", _has_volumes),
     ("root", "troth.boot.root", _has_volumes),
     ("workload", "troth.boot.workload", _has_workload),
@@ -61,3 +73,8 @@ STAGES: tuple[tuple[str, str, Callable[[Policy], bool]], ...] = (
 def stages_of(policy: Policy) -> tuple[tuple[str, str], ...]:
     """(name, module) of the stages that ``policy`` runs, in order."""
     return tuple((name, module) for name, module, wanted in STAGES if wanted(policy))
+
+
+def has_agent(policy: Policy) -> bool:
+    """Whether there is something to ask an agent for: reports, or what ``[attest]`` allows."""
+    return policy.snp != "none" or bool(policy.attest.group or policy.attest.extend)

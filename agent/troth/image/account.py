@@ -104,6 +104,7 @@ def _values(
             (lock.FILE_NAME, hashlib.sha256(lock.print_(used)).hexdigest()),
             *made.launches.inputs,
         ),
+        instance=reference.instance(policy),
     )
 
 

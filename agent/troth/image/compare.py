@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
+from troth.documents.policy import OPTIONAL
 from troth.image import reference
+from troth.measure.boot_registers import claimed_instance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,30 +20,42 @@ _SHOWN = 120
 
 
 def first_difference(
-    events: Sequence[Event], policy: Policy, *, policy_bytes: bytes, workload: bytes | None
+    events: Sequence[Event],
+    policy: Policy,
+    *,
+    policy_bytes: bytes,
+    workload: bytes | None,
+    instance: bytes | None = None,
 ) -> str:
     """A sentence about the first event that no accepted boot has there; "" where there is none.
 
     Of all accepted boots the one is taken that agrees longest. A log that ends
     before the handover (its ``cap`` records) differs where it ends: without
-    them nobody knows what else was measured.
+    them nobody knows what else was measured. ``instance``: the digest of the
+    instance configuration that it must be; None accepts the one that the log
+    claims, in its place, where the policy takes any.
     """
     best: tuple[int, tuple[Event, ...]] = (-1, ())
-    for _form, cmdline in reference.cmdlines(policy):
-        for tpm in reference.tpm_states(policy):
-            expected = reference.predict(
-                policy,
-                policy_bytes=policy_bytes,
-                workload=workload,
-                cmdline=cmdline,
-                tpm=tpm,
-                point="handover",
-            )
-            agreed = _agreement(events, expected)
-            if agreed == len(events) == len(expected):
-                return ""
-            if agreed > best[0]:
-                best = (agreed, expected)
+    boots = itertools.product(
+        reference.cmdlines(policy),
+        reference.tpm_states(policy),
+        _instances(events, policy, instance),
+    )
+    for (_form, cmdline), tpm, digest in boots:
+        expected = reference.predict(
+            policy,
+            policy_bytes=policy_bytes,
+            workload=workload,
+            cmdline=cmdline,
+            tpm=tpm,
+            point="handover",
+            instance=digest,
+        )
+        agreed = _agreement(events, expected)
+        if agreed == len(events) == len(expected):
+            return ""
+        if agreed > best[0]:
+            best = (agreed, expected)
     place, expected = best
     if place == len(events):
         ended = f"ends after record {place - 1}" if place else "is empty: it ends"
@@ -53,6 +68,19 @@ def first_difference(
         f"record {place}: found {found.kind} in PCR {found.pcr} with {_short(found.content)}, "
         f"expected {wanted.kind} in PCR {wanted.pcr} with {_short(wanted.content)}"
     )
+
+
+def _instances(
+    events: Sequence[Event], policy: Policy, instance: bytes | None
+) -> tuple[bytes | None, ...]:
+    """The digests of instance configurations to predict with; None is a boot without one."""
+    if instance is not None or policy.instance is None:
+        return (instance,)
+    claimed = claimed_instance(events)
+    if policy.instance.need == OPTIONAL:
+        return (None,) if claimed is None else (None, claimed)
+    # No boot has a digest of zeros: predicted with it, the place of the event shows.
+    return (claimed or bytes(32),)
 
 
 def _agreement(events: Sequence[Event], expected: Sequence[Event]) -> int:

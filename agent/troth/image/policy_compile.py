@@ -129,6 +129,7 @@ def compile_policy(
             raw_report_data=manifest.attest.raw_report_data,
             extend=tuple(ExtendRule(user, unit) for user, unit in manifest.attest.extend),
         ),
+        instance=manifest.instance,
     )
 
 

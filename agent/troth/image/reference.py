@@ -11,10 +11,10 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from troth.documents.reference_values import BANKS, OVMF_WORDS, Case, Flags, Registers
+from troth.documents.reference_values import BANKS, OVMF_WORDS, REFUSED, Case, Flags
 from troth.errors import BuildError
-from troth.measure import pcr, register
 from troth.measure.boot_events import POINTS, boot_events
+from troth.measure.boot_registers import boot_registers
 from troth.record import replace
 
 if TYPE_CHECKING:
@@ -53,6 +53,11 @@ def tpm_states(policy: Policy) -> tuple[str, ...]:
     return {"required": ("present",), "optional": ("present", "absent"), "none": ("unused",)}[
         policy.vtpm
     ]
+
+
+def instance(policy: Policy) -> str:
+    """Whether a boot takes an instance configuration: "refused", "optional" or "required"."""
+    return REFUSED if policy.instance is None else policy.instance.need
 
 
 def platform(policy: Policy) -> str:
@@ -95,8 +100,13 @@ def _switches_tests_off(policy: Policy) -> bool:
     return False
 
 
-def cases(policy: Policy, *, policy_bytes: bytes, workload: bytes | None) -> tuple[Case, ...]:
-    """All cases; ``BuildError`` ``reference-cases`` where variable keys make too many."""
+def cases(
+    policy: Policy, *, policy_bytes: bytes, workload: bytes | None, instance: bytes | None = None
+) -> tuple[Case, ...]:
+    """All cases of boots with the ``instance`` configuration of this digest, None for none.
+
+    ``BuildError`` ``reference-cases`` where variable keys make too many.
+    """
     texts = list(itertools.islice(cmdlines(policy), _MAX_CASES + 1))
     if len(texts) > _MAX_CASES:
         raise BuildError(
@@ -105,7 +115,15 @@ def cases(policy: Policy, *, policy_bytes: bytes, workload: bytes | None) -> tup
             hint="allow fewer values in [image] cmdline_variable",
         )
     return tuple(
-        _case(policy, form, text, state, policy_bytes=policy_bytes, workload=workload)
+        _case(
+            policy,
+            form,
+            text,
+            state,
+            policy_bytes=policy_bytes,
+            workload=workload,
+            instance=instance,
+        )
         for form, text in texts
         for state in tpm_states(policy)
     )
@@ -119,6 +137,7 @@ def predict(
     cmdline: str,
     tpm: str,
     point: str,
+    instance: bytes | None = None,
 ) -> tuple[Event, ...]:
     """The events of one case up to ``point``, with all banks troth knows."""
     return boot_events(
@@ -126,6 +145,7 @@ def predict(
         policy_bytes=policy_bytes,
         cmdline=cmdline.encode(),
         workload=workload,
+        instance=instance,
         tpm_absent=tpm == "absent",
         banks=BANKS,
         point=point,
@@ -140,22 +160,18 @@ def _case(
     *,
     policy_bytes: bytes,
     workload: bytes | None,
+    instance: bytes | None,
 ) -> Case:
-    points = {}
-    for point in POINTS:
-        events = predict(
+    points = {
+        point: boot_registers(
             policy,
             policy_bytes=policy_bytes,
+            cmdline=text.encode(),
             workload=workload,
-            cmdline=text,
+            instance=instance,
             tpm=tpm,
             point=point,
         )
-        values = pcr.replay(events) if tpm == "present" else {}
-        points[point] = Registers(
-            pcrs=tuple(
-                (bank, index, value.hex()) for (bank, index), value in sorted(values.items())
-            ),
-            software=register.replay(events).hex(),
-        )
+        for point in POINTS
+    }
     return Case(form=form, cmdline=text, tpm=tpm, **points)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from troth.documents import bundle as bundle_document
 from troth.documents import strict
+from troth.documents.policy import OPTIONAL, REQUIRED, InstanceRules
 from troth.errors import FormatError, UsageError
 from troth.machine.qemu import DiskImage
 from troth.record import record
@@ -33,7 +34,8 @@ _MAX_CMDLINE_BYTES = 64 << 10
 class BundleDir:
     """An opened bundle: its manifest and where its parts are.
 
-    ``supervised``: the policy's handover is to a workload under PID 1.
+    ``supervised``: the policy's handover is to a workload under PID 1;
+    ``instance``: what the policy lets an instance configuration say, None where it takes none.
     """
 
     bundle: Bundle
@@ -42,6 +44,7 @@ class BundleDir:
     cmdline: Path
     disks: tuple[DiskImage, ...]
     supervised: bool
+    instance: InstanceRules | None
 
 
 def open_(folder: Path) -> BundleDir:
@@ -68,6 +71,7 @@ def open_(folder: Path) -> BundleDir:
     for name in (*_DIGESTED, *(disk.file for disk in bundle.disks)):
         if name not in known:
             raise FormatError("bundle-file", f"{name!r} is no artefact", where=str(manifest))
+    supervised, instance = _policy(folder / _POLICY)
     return BundleDir(
         bundle=bundle,
         kernel=folder / "vmlinuz",
@@ -77,16 +81,30 @@ def open_(folder: Path) -> BundleDir:
             DiskImage(serial=disk.serial, path=folder / disk.file, read_only=True)
             for disk in bundle.disks
         ),
-        supervised=_supervised(folder / _POLICY),
+        supervised=supervised,
+        instance=instance,
     )
 
 
-def _supervised(path: Path) -> bool:
-    """Whether the policy at ``path``, whose digest was right, says ``supervise``."""
+def _policy(path: Path) -> tuple[bool, InstanceRules | None]:
+    """What a run must know of the policy at ``path``, whose digest was right."""
     with path.open("rb") as file:
         tree = strict.parse(file.read(_MAX_POLICY_BYTES + 1), where=str(path))
-    handover = strict.Reader(tree, where=str(path)).reader("handover")
-    return handover.text("kind", allowed=("switch", "supervise")) == "supervise"
+    top = strict.Reader(tree, where=str(path))
+    kind = top.reader("handover").text("kind", allowed=("switch", "supervise"))
+    rules = top.raw("instance")
+    return kind == "supervise", None if rules is None else _rules(top.reader("instance"))
+
+
+def _rules(reader: strict.Reader) -> InstanceRules:
+    values = reader.reader("values")
+    return InstanceRules(
+        need=reader.text("need", allowed=(REQUIRED, OPTIONAL)),
+        hostname=reader.boolean("hostname"),
+        network=reader.texts("network"),
+        brokers=reader.texts("brokers"),
+        values={name: values.texts(name) for name in values.keys()},  # noqa: SIM118 - a method
+    )
 
 
 def _check(folder: Path, artefact: Artefact) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from troth.errors import UsageError
 from troth.measure import simulated_launch
 from troth.record import record
 from troth.simulated import chip, pki, wire
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from troth.machine.qemu import Machine
 
 PORT = wire.PORT
-MAX_INSTANCE_BYTES = 1 << 20
 
 _SUFFIX = ".sim"
 _OTHER = "other"
@@ -81,20 +79,6 @@ def plan(
         keys=keys,
         control_socket=control_socket,
     )
-
-
-def read_instance(path: Path) -> bytes:
-    """The instance configuration in ``path``. Raises ``UsageError`` ``instance-file``."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_INSTANCE_BYTES + 1)
-    except OSError as error:
-        raise UsageError("instance-file", error.strerror or str(error), where=str(path)) from None
-    if not 0 < len(data) <= MAX_INSTANCE_BYTES:
-        raise UsageError(
-            "instance-file", f"empty, or over {MAX_INSTANCE_BYTES} bytes", where=str(path)
-        )
-    return data
 
 
 def _new() -> pki.Pki:

@@ -26,6 +26,7 @@ def boot_events(
     policy_bytes: bytes,
     cmdline: bytes,
     workload: bytes | None,
+    instance: bytes | None = None,
     tpm_absent: bool = False,
     banks: tuple[str, ...] = DEFAULT_BANKS,
     point: str = "handover",
@@ -33,7 +34,8 @@ def boot_events(
     """Events up to ``point``: "workload" (before ``leave-initrd``) or "handover".
 
     ``policy_bytes``: policy.json; ``cmdline``: as the kernel shows it, without
-    newline; ``workload``: the 32-byte tree digest, None without workload.
+    newline; ``workload``: the 32-byte tree digest, None without workload;
+    ``instance``: the 32-byte digest of the instance configuration, None without one.
     """
     kinds: list[tuple[str, bytes]] = []
     if tpm_absent:
@@ -45,6 +47,8 @@ def boot_events(
         for volume in policy.volumes
     )
     kinds.append((event_log.PHASE, event_log.ENTER_INITRD))
+    if instance is not None:
+        kinds.append((event_log.INSTANCE, instance))
     if workload is not None:
         kinds.append((event_log.WORKLOAD, workload))
     listed = [(event_log.PCR_OF[kind], kind, content) for kind, content in kinds]

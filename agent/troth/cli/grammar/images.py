@@ -77,7 +77,12 @@ RUN = Verb(
             metavar="DIR",
             kind="directory",
         ),
-        Option(("--instance",), "attach an instance configuration", metavar="F", kind="file"),
+        Option(
+            ("--instance",),
+            "attach an instance configuration; its digest is HOST_DATA of the launch",
+            metavar="F",
+            kind="file",
+        ),
         Option(
             ("--sim-control",),
             "control socket of the simulated secure processor",
@@ -164,7 +169,8 @@ PCR_PREDICT = Verb(
     words=("pcr", "predict"),
     function="troth.cli.pcr:predict",
     summary="say what a bundle's guest will hold in its PCRs",
-    description="Computes the PCRs troth owns from the bundle alone.",
+    description="Computes the PCRs troth owns from the bundle alone, or for a launch with an "
+    "instance configuration, whose digest it prints as HOST_DATA of that launch.",
     positionals=(Positional("bundle", "the bundle directory", "DIR", kind="directory"),),
     options=(
         Option(
@@ -173,6 +179,9 @@ PCR_PREDICT = Verb(
             metavar="POINT",
             choices=("workload", "handover"),
             default="handover",
+        ),
+        Option(
+            ("--instance",), "of boots with this instance configuration", metavar="F", kind="file"
         ),
         JSON,
     ),
@@ -191,6 +200,12 @@ PCR_REPLAY = Verb(
             "compare with what the bundle in DIR predicts",
             metavar="DIR",
             kind="directory",
+        ),
+        Option(
+            ("--instance",),
+            "with --against: the instance configuration it must be, instead of any",
+            metavar="F",
+            kind="file",
         ),
         JSON,
     ),

@@ -18,6 +18,7 @@ a supervised workload; ``modules_disabled``: no module can be loaded after the
 handover; ``lockdown``: mode of the kernel lockdown.
 ``[fail]`` ``action`` of a refused boot; ``deadline_s`` of the whole boot up to
 the handover; ``device_timeout_s`` of the wait for disks.
+``[instance]``: what a launch may choose for one guest; see ``manifest_instance``.
 ``[attest]`` ``group``: who may use the agent's socket; ``raw_report_data``: who
 may choose REPORT_DATA itself; ``extend``: who may add events of its own.
 ``[launch]``: see ``manifest_launch``.
@@ -36,7 +37,7 @@ from typing import TYPE_CHECKING
 from troth.documents.policy import NEVER, RAW_GROUP, RAW_ROOT
 from troth.documents.toml_source import Table
 from troth.errors import ManifestError
-from troth.image.inputs import manifest_launch
+from troth.image.inputs import manifest_instance, manifest_launch
 from troth.image.inputs import manifest_rules as rules
 from troth.image.inputs.manifest_records import (
     Attest,
@@ -84,8 +85,9 @@ _KEYS = {
     "fail": ("detail", "action", "deadline_s", "device_timeout_s"),
     "attest": ("group", "raw_report_data", "extend"),
     "launch": manifest_launch.KEYS,
+    "instance": manifest_instance.KEYS,
 }  # fmt: skip
-_LATER_TABLES = ("instance", "network")
+_LATER_TABLES = ("network",)
 
 
 def load(path: Path) -> Manifest:
@@ -111,7 +113,7 @@ def parse(data: bytes, path: Path) -> Manifest:
     later = rules.Later()
     for name in _LATER_TABLES:
         if top.has(name):
-            later.note(top.fail(name, ""), f"[{name}], attested instance data and networking")
+            later.note(top.fail(name, ""), f"[{name}], networking before the handover")
     base = path.parent
     tables = {name: top.table(name, keys) for name, keys in _KEYS.items() if name != "volume"}
     top.need("image")
@@ -149,6 +151,11 @@ def parse(data: bytes, path: Path) -> Manifest:
         volumes=volumes,
         fail=fail,
         attest=_attest(tables["attest"]),
+        instance=(
+            manifest_instance.instance(tables["instance"], snp=tee.snp)
+            if top.has("instance")
+            else None
+        ),
         launch=launch,
         source=source,
         sha256=hashlib.sha256(data).hexdigest(),

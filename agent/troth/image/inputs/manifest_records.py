@@ -14,6 +14,7 @@ from troth.record import record
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from troth.documents.policy import InstanceRules
     from troth.documents.toml_source import Source
 
 
@@ -162,6 +163,7 @@ class Manifest:
     launch: Launch
     source: Source
     sha256: str = ""
+    instance: InstanceRules | None = None
 
     def where(self, *path: str | int) -> str:
         """``file:line`` of a key, as ``manifest.where("volume", 0, "source")``."""

@@ -65,6 +65,10 @@ def _has_disks(policy: Policy) -> bool:
     return bool(policy.volumes)
 
 
+def _takes_instance(policy: Policy) -> bool:
+    return policy.instance is not None
+
+
 def _has_overlay(policy: Policy) -> bool:
     return policy.overlay != "none"
 
@@ -86,6 +90,7 @@ PROFILES: tuple[tuple[str, Callable[[Policy], bool]], ...] = (
     ("base", lambda _policy: True),
     ("verity", _has_disks),
     ("overlay", _has_overlay),
+    ("instance", _takes_instance),
     ("snp", _has_snp),
     ("sev-guest", _demands_snp),
     ("simulated", _is_simulated),
@@ -138,9 +143,10 @@ def kernel_modules(
         for name in profile.where_present
     ]
     simulated = policy.snp == "simulated"
-    if policy.volumes or extra or simulated:
+    has_disks = _has_disks(policy) or _takes_instance(policy)
+    if has_disks or extra or simulated:
         wanted += [Wanted(name, f"platform {platform.name}") for name in platform.bus]
-    if policy.volumes:
+    if has_disks:
         wanted += [Wanted(name, f"platform {platform.name}") for name in platform.disk]
     if simulated:
         wanted += [Wanted(name, f"platform {platform.name}") for name in platform.port]
