@@ -62,6 +62,55 @@ def test_all_get_theirs_within_three_retries_while_eight_wait(count, late_s):
     assert max(end for _uid, _tries, end, _n in done) <= count * SERVICE_S * 1.1 + 5
 
 
+@pytest.mark.parametrize("service_s", [0.001, 0.05, 2.0])
+def test_who_asks_on_and_on_takes_no_place_of_those_who_were_told_to_come_back(service_s):
+    """Twice as many callers as slots, of one user; each asks anew as soon as it is served."""
+    slots = Slots(interval_s=service_s)
+    crowd, number = 2 * slots.slots, 0
+    todo = [(0.0, caller, None, 1) for caller in range(crowd)]
+    heapq.heapify(todo)
+    running, ends_s, served, most = None, 0.0, 0, 0
+    while served < 5 * crowd:
+        if running is not None and (not todo or ends_s <= todo[0][0]):
+            ((caller, tries),) = running.waiters
+            served, most, now_s = served + 1, max(most, tries), ends_s
+            slots.done(running, took_s=service_s)
+            running = None
+            heapq.heappush(todo, (now_s, caller, None, 1))
+        else:
+            now_s, caller, asked, tries = heapq.heappop(todo)
+            if asked is None:
+                asked, number = number, number + 1
+            found = slots.ask(question(asked), 1000, (caller, tries), now_s=now_s)
+            if isinstance(found, int):
+                heapq.heappush(todo, (now_s + found, caller, asked, tries + 1))
+        if running is None and (running := slots.next()) is not None:
+            ends_s = now_s + service_s
+    assert 1 < most <= 4
+
+
+def test_who_comes_back_too_early_keeps_the_place():
+    slots = Slots(interval_s=SERVICE_S)
+    for n in range(slots.slots + 5):
+        told = slots.ask(question(n), 1000, n, now_s=0.0)
+    assert slots.promised == 5
+    again = slots.ask(question(slots.slots + 4), 1000, "early", now_s=2.0)
+    assert told - 2 == again
+    assert slots.promised == 5
+    assert isinstance(slots.ask(question(slots.slots + 4), 1000, "due", now_s=float(told)), Job)
+    assert slots.promised == 4
+
+
+def test_who_comes_back_with_another_nonce_has_a_place_that_nobody_came_for():
+    slots = Slots(interval_s=SERVICE_S)
+    for n in range(slots.slots + 1):
+        told = slots.ask(question(n), 1000, n, now_s=0.0)
+    assert slots.promised == 1
+    # When it is due it is kept for whom it was promised to; a little later it is not.
+    assert isinstance(slots.ask(question(98), 1000, "new", now_s=float(told)), int)
+    assert isinstance(slots.ask(question(99), 1000, "new", now_s=told + 2.0), Job)
+
+
 @pytest.mark.parametrize("service_s", [0.05, 0.5, 5.0])
 def test_processors_of_other_speed(service_s):
     done, _busy = play([(0.001 * n, 1000) for n in range(200)], service_s=service_s, late_s=0.3)

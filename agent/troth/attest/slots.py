@@ -3,9 +3,10 @@
 
 Serves the agent's report endpoint. The secure processor answers about once in
 two seconds, so a crowd is spread over time: some wait in slots, the others get a
-time at which a place is kept for their user. Users take turns, and one slot is
-root's alone (SECURITY S27). Must never give one caller the answer to another's
-question: only requests that are equal in all that the processor is told share.
+time at which a place is kept for their question, so that those who come new do not
+take it. Users take turns, and one slot is root's alone (SECURITY S27). Must never
+give one caller the answer to another's question: only requests that are equal in
+all that the processor is told share.
 
 No sockets and no threads here, and the clock is the caller's.
 """
@@ -27,6 +28,8 @@ ROOT = 0
 _MAX_WAITING = 1024
 _MAX_PROMISES = 2048
 _EARLY_S = 0.5
+#: From then on a place kept is anybody's of the same user: some come back with another nonce.
+_GRACE_S = 1.5
 _LATE_S = 30.0
 _WEIGHT = 0.25
 
@@ -62,7 +65,8 @@ class Slots:
         self._service_s = interval_s
         self._jobs: dict[Question, Job] = {}
         self._waiting: dict[int, deque[Job]] = {}
-        self._promises: dict[int, list[float]] = {}
+        #: By user, nearly in the order of their times.
+        self._promises: dict[int, dict[Question, float]] = {}
         self._promised = 0
         self._last_uid = -1
 
@@ -91,11 +95,14 @@ class Slots:
         """The job that ``waiter`` waits for now, or after how many seconds to come back."""
         job = self._jobs.get(question)
         if job is not None:
+            self._take(uid, question)
             job.waiters.append(waiter)
             return job
         self._forget(now_s)
-        if not (self._redeem(uid, now_s) or self._has_room(uid)):
-            return self._promise(uid, now_s)
+        kept = self._kept(question, uid, now_s)
+        if kept is None and not self._has_room(uid):
+            return self._promise(question, uid, now_s)
+        self._take(uid, kept or question)
         job = Job(question, uid, now_s)
         job.waiters.append(waiter)
         self._jobs[question] = job
@@ -161,39 +168,50 @@ class Slots:
     def _owed(self, uid: int) -> int:
         return len(self._promises.get(uid, ()))
 
-    def _redeem(self, uid: int, now_s: float) -> bool:
-        """Whether a place is kept for this user by now; it is given away here."""
-        times = self._promises.get(uid, [])
-        if not times or times[0] > now_s + _EARLY_S or len(self._jobs) >= _MAX_WAITING:
-            return False
-        self._take(uid, 1)
-        return True
+    def _kept(self, question: Question, uid: int, now_s: float) -> Question | None:
+        """Whose place ``question`` may have by now: its own, or one that nobody came for."""
+        promises = self._promises.get(uid)
+        if not promises or len(self._jobs) >= _MAX_WAITING:
+            return None
+        if promises.get(question, now_s + _LATE_S) <= now_s + _EARLY_S:
+            return question
+        first = next(iter(promises))
+        return first if promises[first] + _GRACE_S < now_s else None
 
-    def _promise(self, uid: int, now_s: float) -> int:
+    def _promise(self, question: Question, uid: int, now_s: float) -> int:
         """Seconds after which a place will be free, so that the slots stay busy meanwhile."""
+        promises = self._promises.get(uid, {})
+        if question in promises:
+            # It came too early, and keeps its place.
+            return _whole(max(1.0, promises[question] - now_s))
         users = len({uid, *self._waiting, *self._promises})
         share = self._share(uid)
         ahead = len(self._waiting.get(uid, ())) + self._owed(uid) - (share - 1)
-        wait_s = max(1.0, self.service_s * users * max(1, ahead))
-        seconds = min(MAX_RETRY_S, int(wait_s) + (wait_s > int(wait_s)))
+        seconds = min(MAX_RETRY_S, _whole(max(1.0, self.service_s * users * max(1, ahead))))
         if self._promised < _MAX_PROMISES:
-            times = self._promises.setdefault(uid, [])
-            times.append(now_s + seconds)
-            # Nearly sorted already; a quicker processor makes later promises earlier.
-            times.sort()
+            self._promises.setdefault(uid, promises)[question] = now_s + seconds
             self._promised += 1
         return seconds
 
     def _forget(self, now_s: float) -> None:
         """Give up the places of those who did not come back."""
-        for uid in list(self._promises):
-            lapsed = sum(time_s + _LATE_S < now_s for time_s in self._promises[uid])
-            if lapsed:
-                self._take(uid, lapsed)
+        for uid, promises in list(self._promises.items()):
+            while promises:
+                first = next(iter(promises))
+                if promises[first] + _LATE_S >= now_s:
+                    break
+                self._take(uid, first)
 
-    def _take(self, uid: int, count: int) -> None:
-        times = self._promises[uid]
-        del times[:count]
-        self._promised -= count
-        if not times:
+    def _take(self, uid: int, question: Question) -> None:
+        """Give away the place kept for ``question``, where there is one."""
+        promises = self._promises.get(uid)
+        if promises is None or promises.pop(question, None) is None:
+            return
+        self._promised -= 1
+        if not promises:
             del self._promises[uid]
+
+
+def _whole(seconds: float) -> int:
+    """``seconds``, rounded up."""
+    return int(seconds) + (seconds > int(seconds))
