@@ -216,12 +216,13 @@ def made(subject, issuer, key, signer, changes):
     issuer = changes.pop("issuer", issuer)
     key = changes.pop("key", key)
     signer = changes.pop("signer", signer)
-    with _no_warning_about_serials():
+    with no_warning_about_serials():
         return certificate(subject, issuer, key, signer, **changes)
 
 
 @contextlib.contextmanager
-def _no_warning_about_serials():
+def no_warning_about_serials():
+    """AMD's keys have the serial number zero, which ``cryptography`` warns of."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

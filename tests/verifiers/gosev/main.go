@@ -4,7 +4,7 @@
 //
 // A directory holds report.bin, the certificates as DER (vcek or vlek, ask or asvk, and the
 // trusted root.der), "line" with the product line, "at" with the seconds since 1970 to judge
-// at and "report_data", the 64 bytes that are expected. Serves tests/peers; no part of troth.
+// at and "report_data", the 64 bytes that are expected. Serves tests/verifiers; no part of troth.
 package main
 
 import (

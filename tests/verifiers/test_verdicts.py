@@ -17,13 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from peers import cases
 from troth.abi import snp_report
 from troth.documents import appraisal_policy_toml
 from troth.errors import FormatError
 from troth.verify import endorsements
 from troth.verify.appraise import appraise, judge_chain
 from troth.verify.policy_text import policy_text
+from verifiers import cases
 
 PEERS = Path(__file__).parents[2] / "build" / "peers"
 GOSEV, SNPGUEST = PEERS / "gosev", PEERS / "bin" / "snpguest"
