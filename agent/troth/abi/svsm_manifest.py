@@ -38,6 +38,11 @@ class Service:
     data: bytes
 
 
+def is_list(data: bytes) -> bool:
+    """Whether ``data`` begins as a list does; a single service's data does not."""
+    return len(data) >= _HEADER.size and guid_text(data[:16]) == _TABLE
+
+
 def parse(data: bytes, *, where: str = "") -> tuple[Service, ...]:
     """The services in the manifest ``data``, in its order.
 
