@@ -199,9 +199,11 @@ def test_short_and_joined_words():
 
 
 def test_an_image_without_the_verb(monkeypatch, capsys):
-    monkeypatch.setitem(guest._WHERE_PACKED, "report", "troth.cli.not_packed")
+    monkeypatch.setitem(guest._WHERE_PACKED, "report", ("troth.cli.not_packed", "its reason"))
     assert guest.main(["report"]) == 3
-    assert "[verb-not-packed]" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "[verb-not-packed]" in said
+    assert "hint: its reason" in said
 
 
 # --- the document --------------------------------------------------------------------------

@@ -31,7 +31,7 @@ class Provider:
 def chosen(monkeypatch):
     def choose(found):
         made = Provider(found)
-        monkeypatch.setattr(tee_snp.choice, "choose", lambda: made)
+        monkeypatch.setattr(tee_snp.choice, "choose", lambda _allowed: made)
         return made
 
     return choose
@@ -95,7 +95,7 @@ def test_no_report_is_no_boot(chosen, error):
 
 
 def test_a_machine_without_snp(monkeypatch):
-    def nothing():
+    def nothing(_allowed):
         raise HostError("no-provider", "nothing here gives reports: a: b; c: d")
 
     monkeypatch.setattr(tee_snp.choice, "choose", nothing)

@@ -22,7 +22,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from troth.documents.report_answer import ReportAnswer
 
+ATTEST_SOCKET = "/run/troth/attest.sock"
 REPORT_PATH = "/v1/report"
+EXTEND_PATH = "/v1/extend"
 TIMEOUT_S = 90.0
 """Longer than the kernel's own minute, after which its answer would come."""
 
@@ -62,10 +64,32 @@ class AgentClient:
             )  # fmt: skip
         return answer
 
+    def get(self, target: str) -> strict.Reader:
+        """The JSON object at ``target``. Raises as ``report`` does."""
+        return self._read(self._ask("GET", target, b""))
+
+    def extend(self, event: str, data: bytes) -> tuple[int, str]:
+        """Add an event of the caller's own: its number, and the software register after it, hex.
+
+        Raises as ``report`` does; who may not is told ``agent-refused``.
+        """
+        asked = strict.canonical({"event": event, "data": data.hex()})
+        found = self._read(self._post(EXTEND_PATH, asked))
+        return found.integer("recnum"), found.digest("software_register", size_bytes=48)
+
+    def _read(self, body: bytes) -> strict.Reader:
+        return strict.Reader(
+            strict.parse(body, where=self.path, limit_bytes=report_answer.LIMIT_BYTES),
+            where=self.path,
+        )
+
     def _post(self, target: str, body: bytes) -> bytes:
+        return self._ask("POST", target, body)
+
+    def _ask(self, method: str, target: str, body: bytes) -> bytes:
         deadline_s = time.monotonic() + self._timeout_s
         for _ in range(_TRIES):
-            status, headers, answer = self._exchange(target, body, deadline_s)
+            status, headers, answer = self._exchange(method, target, body, deadline_s)
             if status == 200:
                 return answer
             if status != _BUSY:
@@ -79,12 +103,12 @@ class AgentClient:
         )
 
     def _exchange(
-        self, target: str, body: bytes, deadline_s: float
+        self, method: str, target: str, body: bytes, deadline_s: float
     ) -> tuple[int, dict[str, str], bytes]:
-        head = (
-            f"POST {target} HTTP/1.1\r\nHost: troth\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-        )
+        head = f"{method} {target} HTTP/1.1\r\nHost: troth\r\nConnection: close\r\n"
+        if method == "POST":
+            head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        head += "\r\n"
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
             try:
                 self._patience(peer, deadline_s)

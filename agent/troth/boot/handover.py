@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 import time
 
 from troth.boot import closing, fail
 from troth.boot.state import RUN, RUNTIME, SYSROOT
-from troth.documents import agent_units
+from troth.documents import agent_units, stages
 from troth.documents.event_log import quote
 from troth.errors import Refusal
 from troth.linux import signals, tree
@@ -29,6 +30,8 @@ from troth.linux.mount import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from troth.boot.state import State
 
 ENVIRON = {
@@ -43,15 +46,22 @@ _HOST_INPUTS = ("/sys/firmware/dmi", "/sys/firmware/qemu_fw_cfg", "/sys/firmware
 
 def run(state: State) -> None:
     """Never returns: executes the next init."""
-    close(state)
+    agent = close(state)
+    if agent is not None and state.policy.handover.manager != "systemd":
+        try:
+            agent.start({})
+        except OSError as error:
+            # The boot was good, and what the next init does stays as it was measured.
+            state.say(f"troth: the agent cannot be started: {error.strerror}")
     _execute(state.policy.handover.argv)
 
 
-def close(state: State) -> None:
+def close(state: State) -> ModuleType | None:
     """Seal, close and give up what only the boot may use; afterwards the next root is "/".
 
-    Raises ``Refusal`` ``init-missing``, ``root-unit-shadowed``, ``kernel-open``,
-    ``lockdown``, ``tpm-*``.
+    What starts the agent (``boot.agent``) comes back where the policy has one.
+    Raises ``Refusal`` ``init-missing``, ``root-unit-shadowed``, ``agent-start``,
+    ``kernel-open``, ``lockdown``, ``tpm-*``.
     """
     begun_ns = time.monotonic_ns()
     policy = state.policy
@@ -60,6 +70,7 @@ def close(state: State) -> None:
     if policy.handover.manager == "systemd":
         _check_units(root)
     _runtime(state)
+    agent = _prepare_agent(state)
     _hide_host_inputs()
     closing.finish(policy)
     fail.seal(state)
@@ -75,6 +86,19 @@ def close(state: State) -> None:
     _free()
     if root:
         _move_root()
+    return agent
+
+
+def _prepare_agent(state: State) -> ModuleType | None:
+    policy = state.policy
+    if not stages.has_agent(policy):
+        return None
+    # By name, so that an image without an agent packs nothing of it; and here, since after
+    # the move the next root's files are where troth's were.
+    __import__(stages.AGENT_START)
+    agent = sys.modules[stages.AGENT_START]
+    agent.prepare(manager=policy.handover.manager)
+    return agent
 
 
 def _check_init(root: str, path: str) -> None:

@@ -15,18 +15,18 @@ import time
 from troth.boot import fail
 from troth.boot import handover as last
 from troth.boot.state import SYSROOT
-from troth.linux import link, signals, syscalls
+from troth.linux import link, rights, signals
 from troth.linux.mount import MS_NODEV, MS_NOEXEC, MS_NOSUID, TIGHT, mount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from types import ModuleType
     from typing import NoReturn
 
+    from troth.boot.agent import Keeper
     from troth.boot.state import State
     from troth.documents.policy import Handover
 
-_PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 24, 38  # include/uapi/linux/prctl.h
-_LAST_CAPABILITY = 63
 _STOP = (signals.TERM, signals.INT, signals.PWR)
 _EXEC_FAILED = 127
 
@@ -35,9 +35,9 @@ def run(state: State) -> NoReturn:
     """Close the boot, supervise ``policy.handover`` to its end, then power off."""
     handover = state.policy.handover
     _prepare(SYSROOT if state.policy.volumes else "")
-    last.close(state)
+    keeper = _keep_agent(state, last.close(state))
     child = _start(handover)
-    status = _watch(child, handover.grace_s)
+    status = _watch(child, handover.grace_s, keeper)
     state.say(f"troth: workload exited {status}")
     _stop_all(handover.grace_s)
     os.sync()
@@ -65,6 +65,19 @@ def _prepare(root: str) -> None:
     link.up("lo")
 
 
+def _keep_agent(state: State, agent: ModuleType | None) -> Keeper | None:
+    """The agent, serving, before the workload asks it anything; None where there is none."""
+    if agent is None:
+        return None
+    try:
+        keeper: Keeper = agent.Keeper(state.say)
+        keeper.start()
+    except OSError as error:
+        state.say(f"troth: the agent cannot be started: {error.strerror}")
+        return None
+    return keeper
+
+
 def _start(handover: Handover) -> int:
     child = os.fork()
     if child:
@@ -83,19 +96,14 @@ def _start(handover: Handover) -> int:
 
 
 def _drop_rights(handover: Handover) -> None:
-    for capability in range(_LAST_CAPABILITY + 1):
-        try:
-            syscalls.prctl(_PR_CAPBSET_DROP, capability)
-        except OSError:
-            # EINVAL: past the last capability this kernel knows.
-            break
+    rights.bound_capabilities()
     os.setgroups([])
     os.setresgid(handover.group, handover.group, handover.group)
     os.setresuid(handover.user, handover.user, handover.user)
-    syscalls.prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    rights.no_new_privileges()
 
 
-def _watch(child: int, grace_s: int) -> int:
+def _watch(child: int, grace_s: int, keeper: Keeper | None) -> int:
     """Reap and forward until ``child`` has ended; its status as a shell reports it."""
     stop_at = 0.0
     while True:
@@ -106,9 +114,12 @@ def _watch(child: int, grace_s: int) -> int:
             _send(child, signals.KILL)
             stop_at = time.monotonic() + max(1, grace_s)
             continue
+        if keeper is not None and not stop_at:
+            keeper.look()
+            left = keeper.wait_s
         number = signals.wait(left)
         if number == signals.CHLD:
-            status = _reap(child)
+            status = _reap(child, keeper)
             if status is not None:
                 return status
         elif number:
@@ -117,7 +128,7 @@ def _watch(child: int, grace_s: int) -> int:
             _send(child, signals.TERM if number in _STOP else number)
 
 
-def _reap(child: int) -> int | None:
+def _reap(child: int, keeper: Keeper | None) -> int | None:
     """Collect every ended process; the status of ``child`` where it is among them.
 
     One SIGCHLD may stand for a thousand children, so this asks until there is
@@ -131,9 +142,12 @@ def _reap(child: int) -> int | None:
             return found
         if pid == 0:
             return found
+        code = os.waitstatus_to_exitcode(status)
+        code = code if code >= 0 else 128 - code
         if pid == child:
-            code = os.waitstatus_to_exitcode(status)
-            found = code if code >= 0 else 128 - code
+            found = code
+        elif keeper is not None:
+            keeper.ended(pid, code)
 
 
 def _send(pid: int, number: int) -> None:

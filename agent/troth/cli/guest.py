@@ -15,15 +15,24 @@ from troth.errors import HostError, TrothError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
 
 _USAGE = """usage: troth measurements [--json]   the event log replayed and held against the TPM
-       troth status [--json]         how this guest was booted
+       troth status [--json]         how this guest was booted, and whether its agent runs
        troth report --nonce HEX      an attestation report, in images with SNP
+       troth extend --event TYPE --data FILE|-
+                                     add an event, where the agent's policy allows it
        troth --version
+measurements, report and extend ask the agent where one answers.
 """
 
-#: Verbs that not every image has; a profile packs the module, and nothing here imports it.
-_WHERE_PACKED = {"report": "troth.cli.guest_report"}
+#: Verbs that not every image has: the module, which a profile packs and nothing here imports,
+#: and what is to be said where it is not there.
+_WHERE_PACKED = {
+    "report": ("troth.cli.guest_report", 'its manifest says snp = "none"'),
+    "extend": ("troth.cli.guest_agent", "its manifest gives nobody the right: [attest] extend"),
+}
+_AGENT = "troth.cli.guest_agent"
 
 
 def main(arguments: list[str]) -> int:
@@ -41,27 +50,35 @@ def main(arguments: list[str]) -> int:
 
 
 def _shown(verb: str, *, as_json: bool) -> int:
+    agent = _module(_AGENT)
     if verb == "measurements":
         from troth.cli import measurements
 
-        return measurements.run(as_json=as_json)
+        found = None if agent is None else agent.measurements()
+        return measurements.run(as_json=as_json, found=found)
     from troth.cli import status
 
-    return status.run(as_json=as_json)
+    return status.run(as_json=as_json, agent=None if agent is None else agent.state())
 
 
 def _packed(verb: str, options: list[str]) -> int:
-    name = _WHERE_PACKED[verb]
+    name, hint = _WHERE_PACKED[verb]
+    module = _module(name)
+    if module is None:
+        raise HostError("verb-not-packed", f"this image has no {verb}", hint=hint)
+    status: int = module.main(options)
+    return status
+
+
+def _module(name: str) -> ModuleType | None:
+    """The module ``name`` where this image has it."""
     try:
-        module = __import__(name, fromlist=("main",))
+        __import__(name)
     except ModuleNotFoundError as error:
         if error.name != name:
             raise
-        raise HostError(
-            "verb-not-packed", f"this image has no {verb}", hint='its manifest says snp = "none"'
-        ) from None
-    status: int = module.main(options)
-    return status
+        return None
+    return sys.modules[name]
 
 
 def _told(run: Callable[[], int]) -> int:

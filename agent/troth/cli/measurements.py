@@ -15,10 +15,14 @@ if TYPE_CHECKING:
     from troth.registers.measurements import Measurements
 
 
-def run(*, as_json: bool) -> int:
-    """Print the measurements; 0 when log and TPM agree (or there is none), else 1."""
-    boot = boot_state.parse(read_state(boot_state.PATH))
-    found = measurements.read(tpm_used=bool(boot.tpm_kind))
+def run(*, as_json: bool, found: Measurements | None = None) -> int:
+    """Print the measurements; 0 when log and TPM agree (or there is none), else 1.
+
+    ``found``: what the agent says; without it log and TPM are read here.
+    """
+    if found is None:
+        boot = boot_state.parse(read_state(boot_state.PATH))
+        found = measurements.read(tpm_used=bool(boot.tpm_kind))
     sys.stdout.write(_json(found) if as_json else _table(found))
     return 1 if any(value.agrees is False for value in found.registers) else 0
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 import sys
 
 from troth.attest import choice
-from troth.attest.client import AgentClient
+from troth.attest.client import ATTEST_SOCKET, AgentClient
 from troth.attest.pacing import Pacer
 from troth.documents import binding, report_answer
 from troth.documents.report_answer import ReportAnswer
-from troth.errors import UsageError
+from troth.errors import HostError, UsageError
 from troth.record import record
 
 _TURN_S = 30.0
@@ -50,6 +50,8 @@ def report(options: Options) -> int:
                 "usage", "--provider and --vmpl are the agent's to choose, not --socket's"
             )
         answer = AgentClient(options.socket).report(nonce, user_data=user_data)
+    elif options.provider is None and options.vmpl is None:
+        answer = _by_agent(nonce, user_data) or _direct(nonce, user_data, options)
     else:
         answer = _direct(nonce, user_data, options)
     data = _printed(answer, options.format or "bin")
@@ -58,6 +60,16 @@ def report(options: Options) -> int:
     else:
         _write(options.output, data)
     return 0
+
+
+def _by_agent(nonce: bytes, user_data: bytes) -> ReportAnswer | None:
+    """The guest's own agent asked; None where none answers this user."""
+    try:
+        return AgentClient(ATTEST_SOCKET).report(nonce, user_data=user_data)
+    except HostError as error:
+        if error.code != "no-agent":
+            raise
+        return None
 
 
 def _direct(nonce: bytes, user_data: bytes, options: Options) -> ReportAnswer:

@@ -14,8 +14,11 @@ POLICY = "/run/troth/runtime/etc/troth/policy.json"
 _LIMIT_BYTES = 1 << 20
 
 
-def run(*, as_json: bool) -> int:
-    """Print image, policy, volumes and stages; always 0 in a guest booted by troth."""
+def run(*, as_json: bool, agent: dict[str, object] | None = None) -> int:
+    """Print image, policy, volumes and stages; always 0 in a guest booted by troth.
+
+    ``agent``: what there is to say of the agent; None in images without one.
+    """
     policy_bytes = read_state(POLICY)
     policy = policy_json.parse(policy_bytes, where=POLICY)
     boot = boot_state.parse(read_state(boot_state.PATH))
@@ -39,6 +42,7 @@ def run(*, as_json: bool) -> int:
         "workload": list(policy.workload),
         "acpi_aml": policy.acpi_aml,
         "stages": boot.stages,
+        "agent": agent,
     }
     if as_json:
         sys.stdout.write(json.dumps(tree, indent=2) + "\n")

@@ -12,6 +12,8 @@ MS_NOEXEC = 0x8
 MS_REMOUNT = 0x20
 MS_BIND = 0x1000
 MS_MOVE = 0x2000
+MS_REC = 0x4000
+MS_PRIVATE = 0x4_0000
 
 #: Mounts that hold data only.
 TIGHT = MS_NOSUID | MS_NODEV | MS_NOEXEC
@@ -31,6 +33,11 @@ def bind(source: str, target: str, *, flags: int = 0) -> None:
     syscalls.mount(source, target, "", flags=MS_BIND)
     if flags:
         syscalls.mount("", target, "", flags=MS_BIND | MS_REMOUNT | flags)
+
+
+def bind_all(source: str, target: str) -> None:
+    """Make ``source`` and every mount below it visible at ``target`` too, flags as they are."""
+    syscalls.mount(source, target, "", flags=MS_BIND | MS_REC)
 
 
 def move(source: str, target: str) -> None:

@@ -41,6 +41,7 @@ def _prototype(name: str, result: type, *arguments: type) -> object:
 
 _mount = _prototype("mount", _INT, _TEXT, _TEXT, _TEXT, _UNSIGNED_LONG, _TEXT)
 _reboot = _prototype("reboot", _INT, _INT)
+_unshare = _prototype("unshare", _INT, _INT)
 _prctl = _prototype("prctl", _INT, _INT, *(_UNSIGNED_LONG,) * 4)
 _finit_module = _prototype("syscall", _LONG, _LONG, _INT, _TEXT, _INT)
 _openat2 = _prototype("syscall", _LONG, _LONG, _INT, _TEXT, _TEXT, _UNSIGNED_LONG)
@@ -75,6 +76,11 @@ def reboot(command: int) -> None:
 def prctl(option: int, argument: int = 0) -> int:
     """prctl(2) with one argument, the others zero."""
     return _call(_prctl, option, argument, 0, 0, 0)
+
+
+def unshare(flags: int) -> None:
+    """unshare(2) with CLONE_NEW* bits."""
+    _call(_unshare, flags)
 
 
 def finit_module(fd: int, *, flags: int = 0, where: str = "") -> None:

@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
-from troth.cli.grammar.shape import STATUS, Option, Verb
+from troth.cli.grammar.shape import JSON, STATUS, Option, Verb
 
 REPORT = Verb(
     words=("report",),
     function="troth.cli.report:report",
     summary="ask the secure processor for an attestation report",
     description="Runs inside a guest. The report's REPORT_DATA binds the nonce and the user data "
-    "by the rule troth-report-v1; 'troth verify report' recomputes it. Without --socket the "
-    "kernel is asked, which only root may, at most once in two seconds.",
+    "by the rule troth-report-v1; 'troth verify report' recomputes it. The guest's agent is asked "
+    "where one answers; with --provider or --vmpl, or without an agent, the kernel, which only "
+    "root may, at most once in two seconds.",
     options=(
         Option(
             ("--nonce",),
@@ -44,4 +45,31 @@ REPORT = Verb(
     status=STATUS,
 )
 
-VERBS = (REPORT,)
+EXTEND = Verb(
+    words=("extend",),
+    function="troth.cli.guest_agent:extend",
+    summary="add an event of an application to the guest's log",
+    description="Runs inside a guest, and asks its agent: only whom [attest] extend of the image's "
+    "manifest names may. The event begins with the caller's user, group and unit, as the agent saw "
+    "them.",
+    options=(
+        Option(
+            ("--event",),
+            "type of the event: 1 to 64 of a-z 0-9 . -",
+            metavar="TYPE",
+            required=True,
+        ),
+        Option(
+            ("--data",),
+            "file of at most 1024 bytes that are the event; - for standard input",
+            metavar="F",
+            kind="file",
+            required=True,
+        ),
+        Option(("--socket",), "socket of the agent", metavar="PATH", kind="file"),
+        JSON,
+    ),
+    status=STATUS,
+)
+
+VERBS = (REPORT, EXTEND)

@@ -41,6 +41,7 @@ RUNTIME = "runtime"
 MOUNTED_RUNTIME = "/run/troth/runtime"
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
 POLICY_PATH = f"{RUNTIME}/etc/troth/policy.json"
+UNIT = "troth-agent.service"
 PID1 = "troth.boot.init"
 VERBS = "troth.cli.guest"
 APP = "app"
@@ -105,6 +106,10 @@ def collect(request: Request, *, data: Path | None = None) -> Collected:
     if python_closure.has_module(VERBS):
         entries.append(_launcher(target, libraries.loader.name, place))
         own.append((os.fspath(place / "launcher.S"), f"{RUNTIME}/bin/troth"))
+    if _has_unit(request.policy):
+        unit = _unit(place)
+        entries.append(unit)
+        own.append((os.fspath(_unit_file(place)), unit.path))
     entries += [
         entry.file(f"modules/{module.name}.ko", module.data, module.why)
         for module in request.modules.modules
@@ -276,6 +281,19 @@ def _init(target: Interpreter, data: Path) -> Entry:
             "initramfs-init", "must begin with #!@PYTHON@ -ISB", where=os.fspath(data / "init")
         )
     return entry.file("init", text.encode(), "what the kernel runs", mode=0o755)
+
+
+def _has_unit(policy: Policy) -> bool:
+    return stages.has_agent(policy) and policy.handover.manager == "systemd"
+
+
+def _unit_file(data: Path) -> Path:
+    return data.parent / "systemd" / UNIT
+
+
+def _unit(data: Path) -> Entry:
+    text = _data_text(_unit_file(data))
+    return entry.file(f"{RUNTIME}/etc/troth/{UNIT}", text.encode(), "the agent's systemd unit")
 
 
 def _launcher(target: Interpreter, loader: str, data: Path) -> Entry:

@@ -15,6 +15,7 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from troth.documents import stages
 from troth.errors import BuildError
 from troth.image.packing.module_closure import Wanted
 from troth.record import record
@@ -91,6 +92,7 @@ PROFILES: tuple[tuple[str, Callable[[Policy], bool]], ...] = (
     ("verity", _has_disks),
     ("overlay", _has_overlay),
     ("instance", _takes_instance),
+    ("agent", stages.has_agent),
     ("snp", _has_snp),
     ("sev-guest", _demands_snp),
     ("simulated", _is_simulated),
