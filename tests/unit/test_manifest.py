@@ -276,6 +276,7 @@ VOLUME = '[[volume]]\nname = "m"\nformat = "verity"\nsource = "m/"\nmount = "/sr
         (BASE + "[fail]\ndeadline_s = 5\ndevice_timeout_s = 6\n", "manifest-value", 13),
         (BASE + '[fail]\naction = "shell"\n', "manifest-value", 12),
         (BASE + "[attest]\ngroup = -1\n", "manifest-value", 12),
+        (BASE + "[attest]\nquote = 1\n", "manifest-type", 12),
         (BASE + '[attest]\nraw_report_data = "all"\n', "manifest-value", 12),
         (BASE + '[attest]\nextend = [{ unit = "a.service" }]\n', "manifest-missing-key", 12),
         (BASE + '[attest]\nextend = [{ user = 1, unit = "a/b.service" }]\n', "manifest-value", 12),
@@ -327,6 +328,28 @@ def test_variable_keys_that_are_not_the_workloads(key):
 def test_variable_values_are_plain_words(words):
     error = refused(BASE.replace("[root]", f'cmdline_variable = {{ "app.x" = {words} }}\n[root]'))
     assert error.code == "manifest-value"
+
+
+QUOTE = "[attest]\nquote = true\n"
+
+
+def test_a_quote_is_asked_for_on_purpose():
+    assert not read(BASE + "[attest]\n").attest.quote
+    simulated = BASE.replace('snp = "none"', 'snp = "simulated"')
+    # A host's TPM proves nothing: by default nobody pays for its quote.
+    assert not read(simulated).attest.quote
+    assert read(simulated + QUOTE).attest.quote
+    assert not read(simulated + QUOTE.replace("true", "false")).attest.quote
+
+
+@pytest.mark.parametrize(
+    ("tee", "line"),
+    [('snp = "none"', 13), ('snp = "simulated"\nvtpm = "none"', 14)],
+)
+def test_a_quote_that_nobody_could_make(tee, line):
+    error = refused(BASE.replace('snp = "none"', tee) + QUOTE)
+    assert error.code == "manifest-conflict"
+    assert error.where == f"/src/troth.toml:{line}"
 
 
 IGVM = BASE.replace("svn = 3", "igvm = true") + "[launch]\n"

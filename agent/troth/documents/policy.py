@@ -125,12 +125,14 @@ class Attest:
 
     ``group``: number of the group that may use the socket, 0 for root alone;
     ``raw_report_data``: who may choose REPORT_DATA itself, "never", "root" or
-    "group" (SECURITY S5); ``extend``: who may add events, nobody by default.
+    "group" (SECURITY S5); ``extend``: who may add events, nobody by default;
+    ``quote``: whether evidence holds a quote of the TPM.
     """
 
     group: int = 0
     raw_report_data: str = NEVER
     extend: tuple[ExtendRule, ...] = ()
+    quote: bool = False
 
 
 @record
@@ -205,6 +207,7 @@ def from_tree(tree: dict[str, Any]) -> Policy:
                 ExtendRule(user=rule["user"], unit=rule["unit"])
                 for rule in tree["attest"]["extend"]
             ),
+            quote=tree["attest"]["quote"],
         ),
         instance=None if tree["instance"] is None else instance_rules(tree["instance"]),
     )
@@ -285,6 +288,7 @@ def to_tree(policy: Policy) -> dict[str, Any]:
         },
         "attest": {
             "group": policy.attest.group,
+            "quote": policy.attest.quote,
             "raw_report_data": policy.attest.raw_report_data,
             "extend": [{"user": rule.user, "unit": rule.unit} for rule in policy.attest.extend],
         },

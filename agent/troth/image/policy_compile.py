@@ -128,6 +128,7 @@ def compile_policy(
             group=manifest.attest.group,
             raw_report_data=manifest.attest.raw_report_data,
             extend=tuple(ExtendRule(user, unit) for user, unit in manifest.attest.extend),
+            quote=manifest.attest.quote,
         ),
         instance=manifest.instance,
     )

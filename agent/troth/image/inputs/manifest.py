@@ -20,7 +20,8 @@ handover; ``lockdown``: mode of the kernel lockdown.
 the handover; ``device_timeout_s`` of the wait for disks.
 ``[instance]``: what a launch may choose for one guest; see ``manifest_instance``.
 ``[attest]`` ``group``: who may use the agent's socket; ``raw_report_data``: who
-may choose REPORT_DATA itself; ``extend``: who may add events of its own.
+may choose REPORT_DATA itself; ``extend``: who may add events of its own;
+``quote``: whether evidence holds a quote of the TPM.
 ``[launch]``: see ``manifest_launch``.
 ``[initramfs]`` ``python``: further Python modules to pack, with all they
 import, for workloads that run from the initramfs.
@@ -83,7 +84,7 @@ _KEYS = {
     "tee": ("snp", "vtpm", "vtpm_kind"),
     "volume": ("name", "format", "source", "mount", "device", "key", "integrity"),
     "fail": ("detail", "action", "deadline_s", "device_timeout_s"),
-    "attest": ("group", "raw_report_data", "extend"),
+    "attest": ("group", "raw_report_data", "extend", "quote"),
     "launch": manifest_launch.KEYS,
     "instance": manifest_instance.KEYS,
 }  # fmt: skip
@@ -150,7 +151,7 @@ def parse(data: bytes, path: Path) -> Manifest:
         tee=tee,
         volumes=volumes,
         fail=fail,
-        attest=_attest(tables["attest"]),
+        attest=_attest(tables["attest"], tee),
         instance=(
             manifest_instance.instance(tables["instance"], snp=tee.snp)
             if top.has("instance")
@@ -298,9 +299,10 @@ def _fail(table: Table) -> Fail:
     )
 
 
-def _attest(table: Table) -> Attest:
+def _attest(table: Table, tee: Tee) -> Attest:
     return Attest(
         group=table.integer("group", 0, minimum=0, maximum=2**32 - 2),
         raw_report_data=table.text("raw_report_data", NEVER, allowed=(NEVER, RAW_ROOT, RAW_GROUP)),
         extend=rules.extend_rules(table, "extend"),
+        quote=rules.quote(table, tee),
     )

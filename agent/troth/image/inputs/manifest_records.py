@@ -121,6 +121,7 @@ class Attest:
     group: int
     raw_report_data: str
     extend: tuple[tuple[int, str], ...]
+    quote: bool = False
 
 
 @record

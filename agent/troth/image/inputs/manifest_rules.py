@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from troth.documents.toml_source import Table
+    from troth.image.inputs.manifest_records import Tee
 
 NAME = re.compile(r"[a-z0-9-]{1,20}")
 MODULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -356,6 +357,23 @@ def check_tee(tee: Table, fail: Table) -> None:
             'must not be "console" with snp = required: the console is the host\'s',
             code="manifest-conflict",
         )
+
+
+def quote(table: Table, tee: Tee) -> bool:
+    """``[attest] quote``; not given: where the platform vouches for its TPM.
+
+    A host's TPM proves nothing to a relying party, so its quote is made only when asked for.
+    """
+    possible = tee.snp != "none" and tee.vtpm != "none"
+    wanted = table.boolean("quote", default=possible and tee.vtpm_kind != "host")
+    if wanted and not possible:
+        raise table.fail(
+            "quote",
+            "needs a TPM to ask and a report to bind it: [tee] has none of one",
+            code="manifest-conflict",
+            hint="[tee] vtpm and snp other than none, or leave it out",
+        )
+    return wanted
 
 
 def extend_rules(table: Table, key: str) -> tuple[tuple[int, str], ...]:
