@@ -53,7 +53,9 @@ def test_what_is_not_said_is_strict():
     assert not policy.reference.allow_unsigned
     assert "unprotected" not in policy.reference.acpi_aml
     for check in check_names.CHECKS:
-        assert policy.requires(check.name) == (check.needed != "wanted"), check.name
+        assert policy.requires(check.name, evidence=True) == (check.needed != "wanted"), check.name
+        if check.group == check_names.EVIDENCE:
+            assert not policy.requires(check.name), "of a report alone"
     for name in ("measurement", "report-data", "vmpl", "host-data", "tcb-reported", "guest-debug"):
         assert policy.requires(name)
 
@@ -275,7 +277,8 @@ def test_warnings_are_on_the_page():
     written = re.findall(
         r"^\| \*([a-z-]+)\* \|", (page / "docs/checks.md").read_text(), re.MULTILINE
     )
-    source = (page / "agent/troth/verify/appraise.py").read_text("utf-8")
+    rooms = [page / "agent/troth/verify" / name for name in ("appraise.py", "evidence.py")]
+    source = "".join(path.read_text("utf-8") for path in rooms)
     assert sorted(written) == sorted(re.findall(r'Notice\(\s*"([a-z-]+)"', source))
 
 

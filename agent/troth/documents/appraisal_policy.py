@@ -17,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from troth.documents.platform_references import ParavisorReference, SvsmReference
     from troth.documents.tcb_floors import Floor
 
 SCHEMA = "troth-verify-policy-v1"
@@ -27,6 +28,15 @@ REPORT_VERSIONS = (2, 3, 4, 5)
 VMPLS = (0, 1, 2, 3)
 ACPI_AML = ("off", "builtin-dsdt", "measured-tables", "sandboxed", "unprotected")
 ACPI_PROTECTED = ACPI_AML[:-1]
+#: Choices of an image's builder that a strict policy refuses, by the name of their check.
+WEAKNESSES = (
+    "raw-report-data",
+    "cipher-self-tests",
+    "kernel-lockdown",
+    "module-signatures",
+    "io-errors",
+    "volume-integrity",
+)
 
 #: What the host may be permitted, and what a guest may demand: names of the guest policy's bits.
 PERMITS = ("smt", "migrate_ma", "cxl_allow")
@@ -112,13 +122,22 @@ class Reference:
     """``[reference]``: for the verification of evidence.
 
     ``keys``: key ids (SHA-256 of the SPKI) of those who may sign reference values;
-    ``acpi_aml``: what may protect a guest's kernel from the host's ACPI code.
+    ``public_keys``: the same as whole keys (DER of the SPKI), which need no file beside
+    the policy; ``acpi_aml``: what may protect a guest's kernel from the host's ACPI
+    code; ``paravisors``, ``svsms``: what is accepted below a guest, and makes the
+    report one of that platform kind; ``accept``: of ``WEAKNESSES``, those an image may
+    have all the same; ``callers``: who in the guest may have asked, as the agent writes it; () for anybody.
     """
 
     keys: tuple[bytes, ...] = ()
+    public_keys: tuple[bytes, ...] = ()
     allow_unsigned: bool = False
     min_svn: int = 0
     acpi_aml: tuple[str, ...] = ACPI_PROTECTED
+    accept: tuple[str, ...] = ()
+    callers: tuple[str, ...] = ()
+    paravisors: tuple[ParavisorReference, ...] = ()
+    svsms: tuple[SvsmReference, ...] = ()
 
 
 @record
@@ -149,13 +168,15 @@ class AppraisalPolicy:
     reference: Reference = Reference()
     required: Mapping[str, bool] = {}
 
-    def requires(self, name: str) -> bool:
-        """Whether the check ``name`` must be made and pass."""
+    def requires(self, name: str, *, evidence: bool = False) -> bool:
+        """Whether the check ``name`` must be made and pass, of ``evidence`` or of a report."""
         check = check_names.BY_NAME[name]
         if name == "certificate-chip":
             return not self.masked_chip_id
         if self.permissive and check.group not in check_names.PERMISSIVE_GROUPS:
             return False
+        if check.group == check_names.EVIDENCE and not evidence:
+            return self.required.get(name, False)
         if check.needed == check_names.ALWAYS:
             return True
         return self.required.get(name, check.needed == check_names.STRICT)

@@ -9,11 +9,12 @@ strict meaning (source: docs/formats.md, "Verification policy").
 
 from __future__ import annotations
 
+import binascii
 import re
 
 from troth.abi import snp_tcb
 from troth.documents import appraisal_policy as policy_of
-from troth.documents import check_names, result, tcb_floors
+from troth.documents import check_names, platform_references, result, tcb_floors
 from troth.documents.appraisal_policy import (
     AppraisalPolicy,
     GuestPolicy,
@@ -41,8 +42,14 @@ KEYS = {
     "guest_policy": (*policy_of.PERMITS, *policy_of.DEMANDS, "min_abi"),
     "launch": ("measurements", "vmpl", "host_data", "report_ids", "report_id_ma"),
     "id_block": ("id_keys", "author_keys", "family_ids", "image_ids", "min_guest_svn"),
-    "reference": ("keys", "allow_unsigned", "min_svn", "acpi_aml"),
-    "required": tuple(c.name for c in check_names.CHECKS if c.needed != check_names.ALWAYS),
+    "reference": (
+        "keys", "public_keys", "allow_unsigned", "min_svn", "acpi_aml", "accept", "callers",
+        "paravisor", "svsm",
+    ),
+    "required": tuple(
+        c.name for c in check_names.CHECKS
+        if c.needed != check_names.ALWAYS or c.group == check_names.EVIDENCE
+    ),
 }  # fmt: skip
 
 _TABLES = ("tcb", *(name for name in KEYS if name and name != "tcb.*"))
@@ -226,14 +233,38 @@ def _pins(table: Table, key: str) -> tuple[KeyPin, ...]:
 def _reference(table: Table) -> Reference:
     return Reference(
         keys=table.digests("keys", size_bytes=32),
+        public_keys=_public_keys(table),
         allow_unsigned=table.boolean("allow_unsigned", default=False),
         min_svn=table.integer("min_svn", 0, minimum=0, maximum=_MAX_SVN),
         acpi_aml=_words(table, "acpi_aml", policy_of.ACPI_AML, absent=policy_of.ACPI_PROTECTED),
+        accept=_words(table, "accept", policy_of.WEAKNESSES, absent=()),
+        callers=table.texts("callers"),
+        paravisors=platform_references.paravisors(table),
+        svsms=platform_references.svsms(table),
     )
 
 
+def _public_keys(table: Table) -> tuple[bytes, ...]:
+    """Whole keys, as base64 of their DER: what stands between the lines of a PEM file."""
+    found = []
+    for text in table.texts("public_keys"):
+        try:
+            found.append(binascii.a2b_base64(text.encode("ascii"), strict_mode=True))
+        except ValueError:
+            raise table.fail(
+                "public_keys",
+                "holds something that is not base64",
+                hint="what stands between the first and the last line of the PEM file",
+            ) from None
+    return tuple(found)
+
+
 def _required(table: Table) -> dict[str, bool]:
-    return {name: table.boolean(name, default=True) for name in table.tree}
+    found = {name: table.boolean(name, default=True) for name in table.tree}
+    for name, value in found.items():
+        if not value and check_names.BY_NAME[name].needed == check_names.ALWAYS:
+            raise table.fail(name, "cannot be waived", hint="remove the line")
+    return found
 
 
 def _one_of(table: Table, key: str, *, size_bytes: int) -> OneOf | None:

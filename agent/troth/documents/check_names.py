@@ -29,7 +29,9 @@ class CheckName:
 
     ``title``: what holds where it passed, as one clause; ``needed``: "always",
     "strict" (unless the policy's [required] says otherwise) or "wanted" (only
-    where [required] says so, or the policy has a demand it compares with).
+    where [required] says so, or the policy has a demand it compares with). Those of
+    the group "evidence" are needed where evidence is judged; a report alone has
+    them only where [required] says so.
     """
 
     name: str
@@ -98,11 +100,55 @@ CHECKS = (
     CheckName("guest-svn", IMAGE, _A, "the guest's security version is high enough"),
     CheckName("report-id", IMAGE, _W, "the report is of the expected guest instance"),
     CheckName("migration-agent", IMAGE, _A, "the guest has no migration agent, or the expected"),
-    CheckName("reference-values", EVIDENCE, _W, "signed reference values match"),
-    CheckName("boot-chain-rooted", EVIDENCE, _W, "the launch digest covers what booted"),
-    CheckName("registers", EVIDENCE, _W, "the registers hold what is expected"),
-    CheckName("event-log", EVIDENCE, _W, "the event log explains the registers"),
-    CheckName("channel-binding", EVIDENCE, _W, "the channel's key is bound to the guest"),
+    CheckName("reference-values", EVIDENCE, _A, "signed reference values are in force"),
+    CheckName("reference-svn", EVIDENCE, _A, "their security version is high enough"),
+    CheckName(
+        "reference-launch", EVIDENCE, _A, "the launch digest is one of theirs, and not retired"
+    ),
+    CheckName("reference-product", EVIDENCE, _A, "the image is meant for this processor"),
+    CheckName("launch-policy", EVIDENCE, _A, "the launch has the image's guest policy"),
+    CheckName("platform-kind", EVIDENCE, _A, "the evidence is of the launch digest's kind"),
+    CheckName("boot-chain-rooted", EVIDENCE, _A, "the launch digest covers what booted"),
+    CheckName("evidence-nonce", EVIDENCE, _A, "the evidence was made for this nonce"),
+    CheckName("user-data", EVIDENCE, _S, "the evidence binds the expected user data"),
+    CheckName("channel-binding", EVIDENCE, _S, "the channel's key is bound to the guest"),
+    CheckName("caller", EVIDENCE, _W, "who asked the guest is one of the expected"),
+    CheckName("binding", EVIDENCE, _A, "the report binds everything in the evidence"),
+    CheckName("event-log", EVIDENCE, _A, "the log is whole, its digests are of its contents"),
+    CheckName("log-rollback", EVIDENCE, _W, "the event log only grew since it was last seen"),
+    CheckName("boot-events", EVIDENCE, _A, "the guest booted as the reference values predict"),
+    CheckName("command-line", EVIDENCE, _A, "the kernel's command line is one of the allowed"),
+    CheckName(
+        "root-hash",
+        EVIDENCE,
+        _A,
+        "the launch digest vouches for root hashes and policy",
+    ),
+    CheckName("registers", EVIDENCE, _A, "registers, log and reference values agree"),
+    CheckName("quote-format", EVIDENCE, _W, "the TPM's quote can be read"),
+    CheckName(
+        "ak-attributes",
+        EVIDENCE,
+        _W,
+        "the attestation key's attributes bind it to a TPM",
+    ),
+    CheckName("ak-key", EVIDENCE, _W, "the attestation key is strong enough"),
+    CheckName("ak-in-tpm", EVIDENCE, _W, "the attestation key is in the platform's TPM"),
+    CheckName("quote-signature", EVIDENCE, _W, "the attestation key signed the quote"),
+    CheckName("quote-fresh", EVIDENCE, _W, "the quote was made for this nonce"),
+    CheckName("quote-pcrs", EVIDENCE, _W, "the quote is over the PCR values sent"),
+    CheckName("quote-banks", EVIDENCE, _W, "the quoted PCRs are in a bank of SHA-256 or better"),
+    CheckName("quote-replay", EVIDENCE, _W, "the event log comes to the quoted PCRs"),
+    CheckName("quote-counters", EVIDENCE, _W, "the TPM was not reset since the boot"),
+    CheckName("instance", EVIDENCE, _S, "the instance configuration is the expected"),
+    CheckName("image-simulated", EVIDENCE, _A, "the image is for platforms as the policy says"),
+    CheckName("raw-report-data", EVIDENCE, _A, "nobody in the guest may choose REPORT_DATA"),
+    CheckName("cipher-self-tests", EVIDENCE, _A, "the kernel tests its ciphers"),
+    CheckName("kernel-lockdown", EVIDENCE, _A, "the kernel is locked down"),
+    CheckName("module-signatures", EVIDENCE, _A, "packed kernel modules are signed"),
+    CheckName("io-errors", EVIDENCE, _A, "unreadable verified data stops the guest"),
+    CheckName("volume-integrity", EVIDENCE, _A, "the host can change no volume unnoticed"),
+    CheckName("acpi-protection", EVIDENCE, _A, "the host's ACPI code cannot reach memory"),
 )
 
 BY_NAME = {check.name: check for check in CHECKS}

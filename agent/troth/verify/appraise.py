@@ -74,7 +74,30 @@ def appraise(
     where it expects nothing, which a strict policy fails; ``at``: seconds since
     1970, the same that the chain was judged at.
     """
-    findings = Findings(policy)
+    findings = report_findings(report, judged, policy, expected_report_data=expected_report_data)
+    for check in check_names.CHECKS:
+        if check.group == check_names.EVIDENCE:
+            findings.skip(check.name, expected="evidence, not a report alone")
+    return conclude(
+        findings,
+        Subject("snp-report", hashlib.sha256(report.raw).hexdigest()),
+        simulated=judged.simulated,
+        policy_sha256=policy_sha256,
+        at=at,
+        warnings=notices(report, judged, policy, at=at),
+    )
+
+
+def report_findings(
+    report: SnpReport,
+    judged: ChainResult,
+    policy: AppraisalPolicy,
+    *,
+    expected_report_data: bytes | None,
+    evidence: bool = False,
+) -> Findings:
+    """All checks of a report, by itself or inside ``evidence``, in their order."""
+    findings = Findings(policy, evidence=evidence)
     _report_checks(findings, report, judged.product)
     _certificate_checks(findings, judged)
     _freshness(findings, report, expected_report_data)
@@ -86,19 +109,29 @@ def appraise(
         provider=judged.extensions.csp_id if judged.extensions is not None else None,
     )
     image_checks(findings, report)
-    for check in check_names.CHECKS:
-        if check.group == check_names.EVIDENCE:
-            findings.skip(check.name, expected="evidence, not a report alone")
-    platform = SIMULATED if judged.simulated else REAL
+    return findings
+
+
+def conclude(
+    findings: Findings,
+    subject: Subject,
+    *,
+    simulated: bool,
+    policy_sha256: str,
+    at: int,
+    warnings: tuple[Notice, ...],
+) -> Result:
+    """The result that ``findings`` come to; ``simulated``: as the certificates say."""
+    platform, policy = SIMULATED if simulated else REAL, findings.policy
     return Result(
-        subject=Subject("snp-report", hashlib.sha256(report.raw).hexdigest()),
+        subject=subject,
         at=at,
         platform=platform,
         policy_sha256=policy_sha256,
         permissive=policy.permissive,
         overall=overall(findings.checks, permissive=policy.permissive, platform=platform),
         checks=findings.checks,
-        warnings=_notices(report, judged, policy, at=at),
+        warnings=warnings,
     )
 
 
@@ -179,9 +212,10 @@ def _freshness(findings: Findings, report: SnpReport, expected: bytes | None) ->
     )
 
 
-def _notices(
+def notices(
     report: SnpReport, judged: ChainResult, policy: AppraisalPolicy, *, at: int
 ) -> tuple[Notice, ...]:
+    """What of a report changes no verdict and should be known."""
     found = []
     moment = datetime.fromtimestamp(at, UTC)
     if policy.permissive:

@@ -8,6 +8,7 @@ compares. Must say what to mend before what to accept.
 from __future__ import annotations
 
 from troth.record import record
+from troth.verify.explain_evidence import EVIDENCE
 
 
 @record
@@ -21,7 +22,6 @@ class Explanation:
 
 _ACCEPT_OR_ASK = "Ask the host for other settings, or accept it by the line of the hint."
 _FETCH = "Run `troth certs fetch DIR --report FILE`, or ask the host for its certificates."
-_LATER = "`troth verify evidence` makes this check."
 _NOTHING = "Nothing accepts this. Take the report for forged or broken until you know why."
 _UPDATE = (
     "Ask the host to update its firmware and commit it. Lower the floor only after reading what "
@@ -318,29 +318,5 @@ EXPLANATIONS = {
         "An agent can take the guest's memory to another machine.",
         "Launch without one; or name the agent after looking at its own report.",
     ),
-    "reference-values": _of(
-        "Reference values that an accepted key signed match the evidence.",
-        "They say what an image of yours looks like.",
-        _LATER,
-    ),
-    "boot-chain-rooted": _of(
-        "The launch digest, or a TPM that it roots, covers kernel, initramfs and command line.",
-        "Otherwise the host chooses what boots, whatever the registers say.",
-        _LATER,
-    ),
-    "registers": _of(
-        "The registers hold what the reference values predict.",
-        "They say what was run after launch.",
-        _LATER,
-    ),
-    "event-log": _of(
-        "The event log, replayed, gives the registers, and its digests are of its contents.",
-        "Without the log a register is a number that nobody understands.",
-        _LATER,
-    ),
-    "channel-binding": _of(
-        "The key of the channel to the guest is the one that the guest bound.",
-        "Otherwise another machine may have passed the evidence on.",
-        _LATER,
-    ),
+    **{name: _of(*texts) for name, texts in EVIDENCE.items()},
 }

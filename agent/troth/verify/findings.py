@@ -24,20 +24,33 @@ LISTED = 8
 
 NOTHING = "no line of a policy accepts this"
 
-_NOT_LOOKED_AT = (check_names.GUEST, check_names.PLATFORM, check_names.IMAGE)
+_NOT_LOOKED_AT = (
+    check_names.GUEST,
+    check_names.PLATFORM,
+    check_names.IMAGE,
+    check_names.EVIDENCE,
+)
+
+
+_ORDER = {name: place for place, name in enumerate(check_names.BY_NAME)}
 
 
 class Findings:
-    """The checks made so far under ``policy``, in their order."""
+    """The checks made so far under ``policy``, in their order; of ``evidence`` or a report."""
 
-    def __init__(self, policy: AppraisalPolicy) -> None:
+    def __init__(self, policy: AppraisalPolicy, *, evidence: bool = False) -> None:
         self.policy = policy
+        self.evidence = evidence
         self._checks: list[Check] = []
 
     @property
     def checks(self) -> tuple[Check, ...]:
-        """All of them."""
-        return tuple(self._checks)
+        """All of them, in the order of ``check_names``, whatever the order they were made in."""
+        return tuple(sorted(self._checks, key=lambda check: _ORDER[check.code]))
+
+    def passed(self, name: str) -> bool:
+        """Whether the check ``name`` was made and passed."""
+        return any(check.code == name and check.verdict == PASS for check in self._checks)
 
     def judge(
         self, name: str, *, good: bool, expected: str, observed: str, hint: str = NOTHING
@@ -55,12 +68,26 @@ class Findings:
         """A check that could not be made."""
         self.put(name, NOT_CHECKED, expected=expected, observed=observed, hint=hint)
 
-    def put(self, name: str, verdict: str, *, expected: str, observed: str, hint: str) -> None:
-        """A check with its verdict. ``KeyError`` where no check has this ``name``."""
+    def put(
+        self,
+        name: str,
+        verdict: str,
+        *,
+        expected: str,
+        observed: str,
+        hint: str,
+        needed: bool = False,
+    ) -> None:
+        """A check with its verdict; ``needed``: required here, unless the policy waives it.
+
+        ``KeyError`` where no check has this ``name``.
+        """
         check = check_names.BY_NAME[name]
         if self.policy.permissive and check.group in _NOT_LOOKED_AT:
             verdict, hint = NOT_CHECKED, "the policy is permissive"
-        required = self.policy.requires(name)
+        required = self.policy.requires(name, evidence=self.evidence)
+        if needed and not self.policy.permissive:
+            required = self.policy.required.get(name, True)
         waivable = required and check.needed != check_names.ALWAYS
         if verdict == NOT_CHECKED and waivable and "`" not in hint:
             hint = "; or ".join(filter(None, (hint, accepts(f"[required] {name}", "false"))))

@@ -105,18 +105,25 @@ _FLOORS = """
 
 _REFERENCE = """
 [reference]
-# For `troth verify evidence`: key ids of those who may sign reference values, and the lowest svn.
+# For `troth verify evidence`: who may sign reference values. Whole keys: what stands between the
+# lines of `-----BEGIN PUBLIC KEY-----`. Or key ids, for keys that `--key FILE` gives.
+public_keys = []
 keys = []
 allow_unsigned = false
 min_svn = 0
 # What keeps the host's ACPI code from the guest's memory.
 acpi_aml = {acpi}
+# Weak choices of an image that are let pass: names of checks, as the hints say them.
+accept = []
+# Who in the guest may have asked, such as "uid=65534 gid=65534 unit=app.service". None: anybody.
+callers = []
 """
 
 _REQUIRED = """
 [required]
 # A check that could not be made fails the whole, unless it is false here; true asks for more.
 # certificate-revocation = false
+# channel-binding = false
 """
 
 _REQUIRED_PERMISSIVE = """
