@@ -126,7 +126,8 @@ class Reference:
     the policy; ``acpi_aml``: what may protect a guest's kernel from the host's ACPI
     code; ``paravisors``, ``svsms``: what is accepted below a guest, and makes the
     report one of that platform kind; ``accept``: of ``WEAKNESSES``, those an image may
-    have all the same; ``callers``: who in the guest may have asked, as the agent writes it; () for anybody.
+    have all the same; ``callers``: who in the guest may have asked, as the
+    agent writes it; () for anybody.
     """
 
     keys: tuple[bytes, ...] = ()
