@@ -527,6 +527,12 @@ def test_export(plain, signers, capsys, tmp_path):
         assert word in said.err, word
     assert main([*words, "-o", str(tmp_path / "message")]) == 0
     assert (tmp_path / "message").read_text() == said.out
+    before = out.read_bytes()
+    (tmp_path / "link").symlink_to(out)
+    for name in (out, tmp_path / "link", signers / "ed.pub"):
+        assert main([*words, "-o", str(name)]) == 2
+        assert "[output-file]" in capsys.readouterr().err
+    assert out.read_bytes() == before
 
 
 @pytest.mark.parametrize(

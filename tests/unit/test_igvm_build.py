@@ -9,9 +9,11 @@ import hashlib
 import io
 import itertools
 import json
+import os
 import struct
 import subprocess
 import sys
+import threading
 
 import pytest
 from hypothesis import given
@@ -359,10 +361,36 @@ def test_an_artefact_that_the_manifest_lacks(bundle, tmp_path, capsys):
         (("--memory", "129M"), "igvm-memory"),
         (("--vcpus", "0"), "igvm-vcpus"),
         (("--policy", "30000x"), "snp-policy-syntax"),
-        (("-o", "/nowhere/at/all"), "output-write"),
+        (("-o", "/nowhere/at/all"), "output-file"),
     ],
 )
 def test_odd_words(bundle, tmp_path, words, code, capsys):
     assert main.main(["igvm", "build", str(bundle), "-o", str(tmp_path / "x"), *words]) != 0
     assert f"[{code}]" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+
+
+def test_no_file_of_the_bundle_is_written_over(bundle, tmp_path, capsys):
+    before = {path.name: path.read_bytes() for path in bundle.iterdir()}
+    link = tmp_path / "link"
+    link.symlink_to(bundle / "initramfs")
+    for output in (*sorted(bundle.iterdir()), link):
+        words = ["igvm", "build", str(bundle), "-o", str(output), "--memory", "128M"]
+        assert main.main(words) == 2
+        assert "[output-file]" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before
+    words = ["igvm", "build", str(bundle), "-o", str(bundle / "mine.igvm"), "--memory", "128M"]
+    assert main.main(words) == main.main(words) == 0
+
+
+def test_a_pipe_is_written_into_and_stays(bundle, tmp_path, plain):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    found = []
+    reader = threading.Thread(target=lambda: found.append(pipe.read_bytes()))
+    reader.start()
+    words = ["igvm", "build", str(bundle), "-o", str(pipe), "--vcpus", "2", "--memory", "128M"]
+    assert main.main(words) == 0
+    reader.join()
+    assert pipe.is_fifo()
+    assert found == [plain]

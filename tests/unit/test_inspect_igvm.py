@@ -3,6 +3,7 @@
 
 import hashlib
 import json
+import os
 import struct
 
 import pytest
@@ -272,3 +273,10 @@ def test_the_policy_is_signed_too(tmp_path, capsys, plain_digest):
     status, out, _ = inspected(tmp_path, capsys, absent)
     assert status == 1
     assert "no guest policy" in out
+
+
+def test_nobody_waits_for_a_pipe_that_nobody_writes(tmp_path, capsys):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert main(["measure", "igvm", str(pipe)]) == 1
+    assert "[igvm-size]" in capsys.readouterr().err

@@ -21,6 +21,7 @@ from troth.abi import id_block as layout
 from troth.abi import snp_policy
 from troth.abi.id_block import IdBlock
 from troth.abi.igvm.file import FileSource, open_
+from troth.abi.igvm.source import opener
 from troth.cli import output_file, vcpu_options
 from troth.errors import BuildError, UsageError
 from troth.image import id_block as work
@@ -331,5 +332,5 @@ def _vcpu_signature(options: SignOptions) -> int | None:
 
 @contextlib.contextmanager
 def _igvm(path: str) -> Iterator[IgvmFile]:
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=opener) as file:
         yield open_(FileSource(file.fileno(), where=path))

@@ -13,6 +13,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from troth.abi.igvm.file import FileSource, open_
+from troth.abi.igvm.source import opener
 from troth.cli import vcpu_options
 from troth.errors import FormatError, UsageError
 from troth.measure import igvm as measuring
@@ -58,7 +59,7 @@ def igvm(options: Options) -> int:
     if options.bare and options.json:
         raise UsageError("usage", "--bare and --json are two forms of the answer")
     signature = vcpu_options.signature(options.vcpu_type, options.vcpu_sig)
-    with open(options.file, "rb") as stream:
+    with open(options.file, "rb", opener=opener) as stream:
         file = open_(FileSource(stream.fileno(), where=options.file))
         measured = measuring.measure(
             file,

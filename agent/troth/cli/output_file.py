@@ -33,6 +33,26 @@ def write(name: str, data: bytes) -> None:
         stream.write(data)
 
 
+def spare(name: str, *inputs: str | os.PathLike[str]) -> None:
+    """Refuse to write ``name`` where it is one of ``inputs``, by whatever path.
+
+    For verbs whose result is no replacement of what they read. Raises
+    ``UsageError`` ``output-file``.
+    """
+    for path in inputs:
+        try:
+            same = os.path.isfile(path) and os.path.samefile(name, path)
+        except OSError:
+            continue
+        if same:
+            raise UsageError(
+                "output-file",
+                "cannot be written: it is read for this, and would be lost",
+                where=name,
+                hint="name another file",
+            )
+
+
 @contextlib.contextmanager
 def replaced(name: str) -> Iterator[BinaryIO]:
     """A stream that becomes the file ``name`` when the block ends well; it can be read again.

@@ -94,6 +94,8 @@ def export(options: ExportOptions) -> int:
         _print([item for item in judged.findings if item.verdict == FAIL], sys.stderr)
         return 1
     data = rvps.message(judged.values)
+    if options.output is not None:
+        output_file.spare(options.output, reference_file.path_of(options.file), *options.key)
     if options.output is None:
         sys.stdout.write(data.decode())
         sys.stdout.flush()

@@ -31,11 +31,15 @@ if TYPE_CHECKING:
         at: str | None
 
 
+def path_of(name: str) -> Path:
+    """The file that ``name`` means: itself, or the values in a bundle directory."""
+    path = Path(name)
+    return path / reference_values.FILE_NAME if path.is_dir() else path
+
+
 def read(name: str) -> Document:
     """The document in the file or bundle directory ``name``; ``UsageError`` ``reference-file``."""
-    path = Path(name)
-    if path.is_dir():
-        path = path / reference_values.FILE_NAME
+    path = path_of(name)
     try:
         with path.open("rb") as file:
             data = file.read(reference_document.MAX_BYTES + 1)

@@ -46,6 +46,11 @@ class BytesSource:
         return self._data[offset : offset + size_bytes]
 
 
+def opener(path: str, flags: int) -> int:
+    """For ``open``: a pipe is opened, to be refused, without waiting for who writes into it."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 class FileSource:
     """The open file ``descriptor``, which stays its owner's; ``where`` names it in errors.
 

@@ -62,7 +62,7 @@ def write(
                 data_bytes += len(data)
             relative.append(offset)
             places.append(len(encoded))
-        encoded += h.encode(_placed(header, 0))
+        encoded += h.encode(_unplaced(header))
         if len(encoded) > MAX_HEADER_BYTES:
             raise FormatError("igvm-too-large", f"headers of more than {MAX_HEADER_BYTES} bytes")
     stored.clear()
@@ -127,9 +127,13 @@ def _stored(header: h.Header, data: bytes) -> bytes:
     raise FormatError("igvm-value", f"{name} cannot have {len(data)} bytes of data")
 
 
-def _placed(header: h.Header, file_offset: int) -> h.Header:
-    if isinstance(
-        header, h.PageData | h.ParameterArea | h.VpContext | h.CorimDocument | h.CorimSignature
+def _unplaced(header: h.Header) -> h.Header:
+    """``header`` without a file offset; itself where it has none, as all of the builder's."""
+    if (
+        isinstance(
+            header, h.PageData | h.ParameterArea | h.VpContext | h.CorimDocument | h.CorimSignature
+        )
+        and header.file_offset
     ):
-        return replace(header, file_offset=file_offset)
+        return replace(header, file_offset=0)
     return header

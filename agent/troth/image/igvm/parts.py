@@ -27,13 +27,15 @@ _HINT = "the bundle was changed or only partly copied; build it again"
 class Parts:
     """The bytes of ``vmlinuz`` and ``initramfs``, and the text of ``cmdline`` without newline.
 
-    ``tpm``: the image uses a TPM where there is one.
+    ``tpm``: the image uses a TPM where there is one; ``names``: of all files of
+    the bundle.
     """
 
     kernel: bytes
     initramfs: bytes
     cmdline: str
     tpm: bool
+    names: tuple[str, ...]
 
 
 def read(folder: Path) -> Parts:
@@ -63,6 +65,7 @@ def read(folder: Path) -> Parts:
         .removesuffix(b"\n")
         .decode("utf-8", "surrogateescape"),
         tpm=bundle.vtpm != "none",
+        names=(bundle_document.FILE_NAME, *known),
     )
 
 
