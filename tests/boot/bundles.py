@@ -179,6 +179,48 @@ snp = "simulated"
 vtpm = "required"
 """
 
+#: Its root measures a workload, so that something comes after the instance's event.
+_INSTANCE = """
+[image]
+name = "instance"
+kernel = {kernel}
+compression = "none"
+[root]
+source = "../smallfs"
+overlay = "none"
+[measure]
+workload = ["/etc"]
+[tee]
+snp = "simulated"
+vtpm = "required"
+[instance]
+need = "required"
+hostname = true
+network = ["static"]
+brokers = ["keys"]
+values = {{ region = ["eu", "us"], owner = "any" }}
+[fail]
+deadline_s = 60
+device_timeout_s = 4
+"""
+
+_INSTANCE_SUPERVISED = """
+[image]
+name = "instance-supervised"
+kernel = {kernel}
+compression = "none"
+[handover]
+supervise = ["/app/run", "report", "exit", "0"]
+[initramfs]
+files = "../app"
+[tee]
+snp = "simulated"
+vtpm = "none"
+[instance]
+need = "optional"
+hostname = true
+"""
+
 MANIFESTS = {
     "full": ("6.12", _FULL),
     "old": ("6.1", _FULL),
@@ -190,6 +232,8 @@ MANIFESTS = {
     "supervised-root": ("6.12", _SUPERVISED_ROOT),
     "simulated": ("6.12", _SIMULATED),
     "simulated-supervised": ("6.1", _SIMULATED_SUPERVISED),
+    "instance": ("6.12", _INSTANCE),
+    "instance-supervised": ("6.1", _INSTANCE_SUPERVISED),
 }
 
 

@@ -37,6 +37,14 @@ def test_manager_is_where_init_leads(tree):
     assert lint(tree, init="/lib/systemd/systemd", workload=()).warnings == ()
 
 
+def test_a_hostname_that_systemd_would_not_keep(tree):
+    put(tree, "etc/hostname", "fixed\n")
+    assert lint(tree, init="/sbin/init", workload=()).warnings == ()
+    assert lint(tree, init="/opt/app/run", workload=(), hostname=True).warnings == ()
+    (said,) = lint(tree, init="/sbin/init", workload=(), hostname=True).warnings
+    assert "/etc/hostname" in said
+
+
 @pytest.mark.parametrize("init", ["/absent", "/opt/app", "/etc/passwd", "/sbin/init/x"])
 def test_missing_init(tree, init):
     put(tree, "etc/passwd", "x")

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 _HOSTNAME = "/proc/sys/kernel/hostname"
 _ANSWER_BYTES = 4096
-_GOOD, _BAD = b"+", b"-"
+#: First byte of the worker's answer; the hostname or a sentence follows.
+_GOOD, _NOT_ALLOWED, _BAD = b"+", b"p", b"f"
 
 
 def run(state: State) -> None:
@@ -103,9 +104,11 @@ def _judged(content: bytes, rules: InstanceRules) -> bytes:
     os.waitpid(child, 0)
     if answer[:1] == _GOOD:
         return answer[1:]
-    code, _, sentence = answer[1:].decode("ascii", "replace").partition(" ")
+    sentence = answer[1:].decode("ascii", "replace")
+    if answer[:1] == _NOT_ALLOWED:
+        raise Refusal("instance-policy", sentence)
     # A worker that said nothing has not accepted anything.
-    raise Refusal(code or "instance-format", sentence or "its reader ended without a word")
+    raise Refusal("instance-format", sentence or "its reader ended without a word")
 
 
 def _work(content: bytes, rules: InstanceRules, answers: int) -> NoReturn:
@@ -118,12 +121,11 @@ def _work(content: bytes, rules: InstanceRules, answers: int) -> NoReturn:
             instance.judge(found, rules)
             answer = _GOOD + found.hostname.encode()
         except FormatError as error:
-            code, said = "instance-policy", error.message
-            if error.code != code:
-                code, said = "instance-format", f"{error.code}: {error.message}"
+            mark, said = _BAD, f"{error.code}: {error.message}"
+            if error.code == "instance-policy":
+                mark, said = _NOT_ALLOWED, error.message
             # Keys of the file may stand in the sentence: nothing of them may end its line.
-            sentence = ascii(said)[1:-1]
-            answer = _BAD + f"{code} {sentence}".encode("ascii")[: _ANSWER_BYTES - 1]
+            answer = mark + ascii(said)[1:-1].encode("ascii")[: _ANSWER_BYTES - 1]
         os.write(answers, answer)
     finally:
         os._exit(0)

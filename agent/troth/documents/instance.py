@@ -15,6 +15,7 @@ layout: the digest is over its bytes as they are.
 from __future__ import annotations
 
 from troth.documents import instance_disk, strict
+from troth.documents.host_name import is_host_name
 from troth.errors import FormatError
 from troth.record import record
 
@@ -61,21 +62,18 @@ def _parse(data: bytes) -> Instance:
     tree = strict.parse(data, limit_bytes=instance_disk.MAX_BYTES)
     top = strict.Reader(tree)
     top.text("schema", allowed=(SCHEMA,))
-    hostname, network = "", None
-    if top.has("hostname") or top.has("network") or top.has("brokers"):
-        # Addresses cost an import that a configuration of values alone does not need.
-        from troth.documents import instance_network as addresses
+    hostname, network = top.text("hostname") if top.has("hostname") else "", None
+    if top.has("hostname") and not is_host_name(hostname, max_characters=MAX_HOSTNAME):
+        raise FormatError(
+            "instance-form",
+            f"hostname is not a host name of at most {MAX_HOSTNAME} characters in lower case:"
+            f" {hostname[:100]!a}",
+        )
+    if top.has("network"):
+        # Addresses cost an import that other configurations do not need.
+        from troth.documents.instance_network import network as read_network
 
-        if top.has("hostname"):
-            hostname = top.text("hostname")
-            if len(hostname) > MAX_HOSTNAME or not addresses.HOSTNAME.fullmatch(hostname):
-                raise FormatError(
-                    "instance-form",
-                    f"hostname is not a host name of at most {MAX_HOSTNAME} characters in lower"
-                    f" case: {hostname[:100]!a}",
-                )
-        if top.has("network"):
-            network = addresses.network(top.reader("network"))
+        network = read_network(top.reader("network"))
     found = Instance(
         hostname=hostname,
         network=network,

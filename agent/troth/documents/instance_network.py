@@ -14,6 +14,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
+from troth.documents.host_name import is_host_name
 from troth.errors import FormatError
 from troth.record import record
 
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
 DHCP, STATIC = "dhcp", "static"
 METHODS = (DHCP, STATIC)
 MAX_DNS = 3
-#: Labels of letters, digits and hyphens (RFC 1123, section 2.1), lower case.
-HOSTNAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
-#: RFC 1035, section 2.3.4, without the final dot.
-MAX_NAME = 253
 _PORT = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
 
 
@@ -97,7 +94,7 @@ def check_broker(text: str) -> None:
         # in hex too (inet_aton(3)).
         if _unicast(host).version != 4:
             raise _wrong("a broker", text, "an IPv4 address")
-    elif len(host) > MAX_NAME or not HOSTNAME.fullmatch(host):
+    elif not is_host_name(host):
         raise _wrong("a broker", text, "a host name in lower case, or an address")
 
 

@@ -221,6 +221,7 @@ def _lint(manifest: Manifest, images: tuple[tuple[str, RootImage], ...]) -> root
         init=hand.init or hand.supervise[0],
         workload=manifest.workload,
         manager=hand.manager,
+        hostname=manifest.instance is not None and manifest.instance.hostname,
         where=str(manifest.path),
     )
 

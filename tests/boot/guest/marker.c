@@ -33,7 +33,7 @@ int main(int count, char **arguments)
 		"/proc/sys/kernel/kexec_load_disabled", "/proc/sys/kernel/panic_on_oops",
 		"/proc/sys/kernel/core_pattern", "/proc/sys/kernel/modules_disabled",
 		"/proc/sys/kernel/osrelease", "/run/troth/event-log.jsonl", "/srv/models/weights",
-		"/etc/hostname",
+		"/etc/hostname", "/proc/sys/kernel/hostname", "/run/troth/instance.json",
 	};
 	static const char *const directories[] = {
 		"/", "/run", "/run/troth", "/run/troth/bin", "/run/systemd", "/sys/firmware",

@@ -36,11 +36,18 @@ class Lint:
 
 
 def lint(
-    tree: RootTree, *, init: str, workload: tuple[str, ...], manager: str = "", where: str = ""
+    tree: RootTree,
+    *,
+    init: str,
+    workload: tuple[str, ...],
+    manager: str = "",
+    hostname: bool = False,
+    where: str = "",
 ) -> Lint:
     """Look through ``tree``; ``init`` is the absolute path of the program PID 1 hands over to.
 
-    ``manager``: what the manifest says, "" for finding out. Raises
+    ``manager``: what the manifest says, "" for finding out; ``hostname``: an
+    instance configuration may set it. Raises
     ``BuildError``: ``init-missing``, ``workload-missing``,
     ``root-unit-shadowed``, ``root-init``.
     """
@@ -56,7 +63,13 @@ def lint(
     found = manager or ("systemd" if program in _SYSTEMD else "none")
     directories = _unit_directories(tree)
     _refuse_shadows(tree, directories, where=where)
-    return Lint(manager=found, warnings=tuple(_warnings(tree, directories)))
+    warnings = _warnings(tree, directories)
+    if hostname and found == "systemd" and tree.resolve("/etc/hostname") is not None:
+        warnings.append(
+            "the root has /etc/hostname, which systemd prefers to the hostname of an instance"
+            " configuration; remove it"
+        )
+    return Lint(manager=found, warnings=tuple(warnings))
 
 
 def executable(tree: RootTree, path: str, *, where: str = "") -> str:
