@@ -280,3 +280,13 @@ def test_nobody_waits_for_a_pipe_that_nobody_writes(tmp_path, capsys):
     os.mkfifo(pipe)
     assert main(["measure", "igvm", str(pipe)]) == 1
     assert "[igvm-size]" in capsys.readouterr().err
+
+
+def test_a_file_for_another_architecture_is_still_shown(tmp_path, capsys):
+    data = made.made(
+        [made.platform(), made.policy(), made.page(0x1000, 0), made.id_block()],
+        bytes(4096), version=2, architecture=1,
+    )  # fmt: skip
+    status, out, err = inspected(tmp_path, capsys, data)
+    assert (status, err) == (0, "")
+    assert "not checked: it is for no SNP launch" in out

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from troth.abi import id_block
 from troth.abi.igvm import headers as h
+from troth.abi.igvm.file import X64
 from troth.errors import FormatError
 from troth.image import id_block as work
 from troth.measure import igvm, igvm_machine
@@ -79,10 +80,15 @@ class Checked:
 def check(file: IgvmFile) -> Checked | None:
     """Judge the ID block of ``file`` for SNP; None where it has none. Measures the file.
 
-    Raises ``FormatError`` ``igvm-*`` where the file changed, or is for no x64.
+    None too for a file that is not for x64, which has no SNP launch. Raises
+    ``FormatError`` ``igvm-*`` where the file changed.
     """
     platform = file.platform(h.SEV_SNP)
-    if platform is None or _body(file, platform.compatibility_mask) is None:
+    if (
+        file.architecture != X64
+        or platform is None
+        or _body(file, platform.compatibility_mask) is None
+    ):
         return None
     measured = igvm.measure(file, platform="sev-snp")
     expected = measured.id_block_digest
