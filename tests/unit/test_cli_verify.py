@@ -13,7 +13,7 @@ import pytest
 import made_appraisal as made
 import made_pki
 from made_appraisal import FIELDS
-from troth.cli import explain, results, verify_report
+from troth.cli import explain, results, verify_inputs, verify_report
 from troth.documents import binding, instant, result
 from troth.errors import FormatError, UsageError
 
@@ -173,9 +173,9 @@ def test_accept_simulated_is_no_excuse(tmp_path):
 
 def test_now_is_the_default_time(tmp_path, monkeypatch):
     files(tmp_path)
-    monkeypatch.setattr(verify_report.time, "time", lambda: made.moment(2026, 6, 2) + 0.7)
+    monkeypatch.setattr(verify_inputs.time, "time", lambda: made.moment(2026, 6, 2) + 0.7)
     assert verify(tmp_path, at=None) == 0
-    monkeypatch.setattr(verify_report.time, "time", lambda: made.moment(2034, 6, 2))
+    monkeypatch.setattr(verify_inputs.time, "time", lambda: made.moment(2034, 6, 2))
     assert verify(tmp_path, at=None) == 1
 
 

@@ -103,7 +103,7 @@ def appraise(found: Evidence, asked: Asked, given: Given, *, subject: bytes, at:
     findings = report_findings(
         report,
         chain,
-        _with_expectations(below.policy, matched, asked),
+        with_expectations(below.policy, matched, asked),
         expected_report_data=placed.report_data,
         evidence=True,
     )
@@ -168,7 +168,7 @@ def _bound(found: Evidence) -> bytes:
     return evidence_document.binding_of(found, ak_name=name)
 
 
-def _with_expectations(policy: AppraisalPolicy, matched: Matched, asked: Asked) -> AppraisalPolicy:
+def with_expectations(policy: AppraisalPolicy, matched: Matched, asked: Asked) -> AppraisalPolicy:
     """``policy``, with the launch digests of accepted values where it names none itself, and
     with the instance that the verifier asked for as HOST_DATA.
     """  # noqa: D205 - one sentence

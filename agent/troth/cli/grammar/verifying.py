@@ -5,6 +5,9 @@ from __future__ import annotations
 
 from troth.cli.grammar.shape import JSON, STATUS, Option, Positional, Verb
 
+#: Of evidence; ``cli.verify_evidence`` has what judges each.
+FORMATS = ("troth",)
+
 VERIFY_INIT_POLICY = Verb(
     words=("verify", "init-policy"),
     function="troth.cli.verify_policy:init_policy",
@@ -49,6 +52,66 @@ VERIFY_REPORT = Verb(
     ),
 )
 
+VERIFY_EVIDENCE = Verb(
+    words=("verify", "evidence"),
+    function="troth.cli.verify_evidence:verify",
+    summary="judge the evidence of a guest: report, event log, registers, quote, channel",
+    description="Judges by reference values and policy, offline. Every check is named with its "
+    "verdict: pass, fail or not-checked; a guest that booted something else is told with the "
+    "first event that differs.",
+    positionals=(Positional("file", "the evidence", "FILE", kind="file"),),
+    options=(
+        Option(
+            ("--reference",),
+            "reference values, signed, or a bundle directory",
+            metavar="FILE",
+            kind="file",
+            required=True,
+        ),
+        Option(
+            ("--key",),
+            "public key of a signer that the policy names by its id",
+            metavar="FILE",
+            kind="file",
+            repeat=True,
+        ),
+        Option(("--policy",), "the policy", metavar="FILE", kind="file", required=True),
+        Option(("--nonce",), "the nonce the evidence was asked with", metavar="HEX", required=True),
+        Option(("--user-data",), "the user data it must bind", metavar="HEX"),
+        Option(
+            ("--channel-key",),
+            "the key of the channel to the guest: certificate, public key, or SHA-256 in hex",
+            metavar="FILE",
+            kind="file",
+        ),
+        Option(
+            ("--instance",),
+            "the instance configuration that it was launched with",
+            metavar="FILE",
+            kind="file",
+        ),
+        Option(
+            ("--certs",),
+            "certificates beside those in the evidence",
+            metavar="DIR",
+            kind="directory",
+        ),
+        Option(
+            ("--state",),
+            "remember guests here, so that a log that went back is noticed",
+            metavar="DIR",
+            kind="directory",
+        ),
+        Option(
+            ("--format",), "who made the evidence", metavar="FORM", choices=FORMATS, default="troth"
+        ),
+        Option(("--at",), "the time to judge at; now where not given", metavar="RFC3339"),
+        Option(("--accept-simulated",), "succeed with the verdict pass-simulated"),
+        JSON,
+    ),
+    status=VERIFY_REPORT.status,
+)
+
 EXPLAIN = Verb(
     words=("explain",),
     function="troth.cli.explain:explain",
@@ -72,4 +135,4 @@ CERTS_FETCH = Verb(
     ),
 )
 
-VERBS = (VERIFY_INIT_POLICY, VERIFY_REPORT, CERTS_FETCH, EXPLAIN)
+VERBS = (VERIFY_INIT_POLICY, VERIFY_REPORT, VERIFY_EVIDENCE, CERTS_FETCH, EXPLAIN)

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``troth verify evidence``: judge all that a guest shows of itself, and say every check."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from troth.abi import snp_report
+from troth.cli import reference_file, seen_guests, verify_inputs
+from troth.cli.results import exit_status, show
+from troth.documents import appraisal_policy_toml, binding, evidence, instance_disk
+from troth.documents.verdict import PASS, PASS_SIMULATED
+from troth.record import replace
+from troth.signing import channel_keys
+from troth.verify import replay
+from troth.verify.endorsements import Endorsements
+from troth.verify.evidence import Asked, Given, appraise
+from troth.verify.seen import Seen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Protocol
+
+    from troth.documents.result import Result
+
+    class EvidenceOptions(Protocol):
+        """What the grammar gives to ``evidence``."""
+
+        file: str
+        reference: str
+        key: list[str]
+        policy: str
+        nonce: str
+        user_data: str | None
+        channel_key: str | None
+        instance: str | None
+        certs: str | None
+        state: str | None
+        format: str
+        at: str | None
+        accept_simulated: bool
+        json: bool
+
+    Judge = Callable[[bytes, "EvidenceOptions", Asked, Given, int], Result]
+
+
+_DIGEST_CHARS = 64
+
+
+def verify(options: EvidenceOptions) -> int:
+    """Print the result and return 0 where it is one to rely on.
+
+    Raises ``UsageError``: ``evidence-file``, ``reference-file``, ``verify-policy-*``,
+    ``certs-directory``, ``nonce-length``, ``verify-option``, ``state-directory``;
+    ``FormatError`` for files that are not what they should be.
+    """
+    asked = Asked(
+        nonce=verify_inputs.hex_of("--nonce", options.nonce),
+        user_data=None if options.user_data is None else verify_inputs.user_data(options.user_data),
+        channel_sha256=_channel(options.channel_key),
+        instance_sha256=_instance(options.instance),
+        remembers=options.state is not None,
+    )
+    binding.check_nonce(asked.nonce)
+    at = verify_inputs.moment(options.at)
+    data = verify_inputs.read(options.file, evidence.LIMIT_BYTES + 1, code="evidence-file")
+    policy_bytes = verify_inputs.read(options.policy, 1 << 20, code="verify-policy-file")
+    given = Given(
+        document=reference_file.read(options.reference),
+        keys=reference_file.public_keys(options.key),
+        endorsements=Endorsements(())
+        if options.certs is None
+        else verify_inputs.certificates(options.certs),
+        policy=appraisal_policy_toml.parse(policy_bytes, where=options.policy),
+        policy_sha256=sha256(policy_bytes).hexdigest(),
+    )
+    result = FORMATS[options.format](data, options, asked, given, at)
+    show(result, as_json=options.json)
+    return exit_status(result, accept_simulated=options.accept_simulated)
+
+
+def _troth(data: bytes, options: EvidenceOptions, asked: Asked, given: Given, at: int) -> Result:
+    """Evidence of troth's own agent."""
+    found = evidence.parse(data, where=options.file)
+    guest = snp_report.parse(found.report, where=options.file).report_id
+    if options.state is not None:
+        asked = replace(asked, seen=seen_guests.find(options.state, guest))
+    result = appraise(found, asked, given, subject=data, at=at)
+    if options.state is not None and result.overall in (PASS, PASS_SIMULATED):
+        replayed = replay.replay(found.event_log)
+        seen_guests.put(options.state, Seen(guest, len(replayed.records), replayed.software))
+    return result
+
+
+#: Format of the file -> what judges it.
+FORMATS: dict[str, Judge] = {"troth": _troth}
+
+
+def _channel(text: str | None) -> bytes | None:
+    """``--channel-key``: a file, or the digest itself."""
+    if text is None:
+        return None
+    if len(text) == _DIGEST_CHARS and set(text) <= set("0123456789abcdefABCDEF"):
+        return bytes.fromhex(text)
+    data = verify_inputs.read(text, channel_keys.MAX_BYTES + 1, code="channel-key-file")
+    return channel_keys.spki_sha256(data, where=text)
+
+
+def _instance(name: str | None) -> bytes | None:
+    """``--instance``: the configuration that was given at launch, whose digest is HOST_DATA."""
+    if name is None:
+        return None
+    data = verify_inputs.read(name, instance_disk.READ_BYTES, code="instance-file")
+    return sha256(instance_disk.content(data)).digest()
