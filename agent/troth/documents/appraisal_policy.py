@@ -125,7 +125,8 @@ class Reference:
     ``public_keys``: the same as whole keys (DER of the SPKI), which need no file beside
     the policy; ``acpi_aml``: what may protect a guest's kernel from the host's ACPI
     code; ``paravisors``, ``svsms``: what is accepted below a guest, and makes the
-    report one of that platform kind; ``accept``: of ``WEAKNESSES``, those an image may
+    report one of that platform kind; ``pcrs``: (index, accepted values of the bank
+    sha256) of a quoted TPM; ``accept``: of ``WEAKNESSES``, those an image may
     have all the same; ``callers``: who in the guest may have asked, as the
     agent writes it; () for anybody.
     """
@@ -139,6 +140,7 @@ class Reference:
     callers: tuple[str, ...] = ()
     paravisors: tuple[ParavisorReference, ...] = ()
     svsms: tuple[SvsmReference, ...] = ()
+    pcrs: tuple[tuple[int, tuple[bytes, ...]], ...] = ()
 
 
 @record

@@ -44,7 +44,7 @@ KEYS = {
     "id_block": ("id_keys", "author_keys", "family_ids", "image_ids", "min_guest_svn"),
     "reference": (
         "keys", "public_keys", "allow_unsigned", "min_svn", "acpi_aml", "accept", "callers",
-        "paravisor", "svsm",
+        "paravisor", "svsm", "pcrs",
     ),
     "required": tuple(
         c.name for c in check_names.CHECKS
@@ -241,6 +241,7 @@ def _reference(table: Table) -> Reference:
         callers=table.texts("callers"),
         paravisors=platform_references.paravisors(table),
         svsms=platform_references.svsms(table),
+        pcrs=platform_references.pcrs(table),
     )
 
 

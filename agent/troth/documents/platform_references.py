@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a relying party accepts below a guest: paravisors and service modules (SVSM).
 
-Serves the verification policy, tables ``[[reference.paravisor]]`` and
-``[[reference.svsm]]``. No build of troth knows these digests: the cloud, or
-whoever builds the service module, publishes them. Only a report that matches
-one of them has the platform kind that lets REPORT_DATA be read as a binding of
+Serves the verification policy: ``paravisor``, ``svsm`` and ``pcrs`` of its table
+``[reference]``. No build of troth knows these digests: the cloud, or whoever
+builds the service module, publishes them. Only a report that matches one of the
+first two has the platform kind that lets REPORT_DATA be read as a binding of
 claims or of a manifest. Must never match what it does not name: a signing key
 counts only with family, image and lowest guest SVN, because old and other
 images keep their signatures (source: SECURITY S1; docs/formats.md).
@@ -39,6 +39,9 @@ _DIGESTS = {
 }
 _MAX_SVN = (1 << 32) - 1
 _MAX_REFERENCES = 256
+_LAST_PCR = 22
+# The debug PCR; 23, for applications, is above the last one.
+_RESETTABLE_PCRS = (16,)
 
 
 @record
@@ -121,6 +124,22 @@ def svsms(table: Table) -> tuple[SvsmReference, ...]:
         found.append(made)
     _few(table, "svsm", len(found))
     return tuple(found)
+
+
+def pcrs(table: Table) -> tuple[tuple[int, tuple[bytes, ...]], ...]:
+    """``pcrs`` of the table ``[reference]``: (index, accepted values). Raises likewise."""
+    found: dict[int, tuple[bytes, ...]] = {}
+    for own in table.tables("pcrs", ("index", "values")):
+        own.need("index")
+        own.need("values")
+        index = own.integer("index", 0, minimum=0, maximum=_LAST_PCR)
+        if index in found or index in _RESETTABLE_PCRS:
+            raise own.fail("index", "is there twice, or is a register that anybody resets")
+        values = own.digests("values", size_bytes=32)
+        if not values:
+            raise own.fail("values", "must name at least one value")
+        found[index] = values
+    return tuple(sorted(found.items()))
 
 
 def _few(table: Table, key: str, count: int) -> None:
