@@ -119,10 +119,10 @@ accept = []
 callers = []
 # What may be below a guest: Azure's paravisor, by the keys that sign it or its launch digest, and
 # service modules (SVSM). Only then is REPORT_DATA read as a binding of what that one says.
-# paravisor = [{ id_key_digest = "...", family_id = "...", image_id = "...", min_guest_svn = 1 }]
-# svsm = [{ measurement = "..." }]
+# paravisor = [{{ id_key_digest = "...", family_id = "...", image_id = "...", min_guest_svn = 1 }}]
+# svsm = [{{ measurement = "..." }}]
 # What a TPM that it vouches for must hold, in the bank sha256: boot loader, kernel, phases.
-# pcrs = [{ index = 4, values = ["..."] }, { index = 9, values = ["..."] }]
+# pcrs = [{{ index = 4, values = ["..."] }}, {{ index = 9, values = ["..."] }}]
 """
 
 _REQUIRED = """
