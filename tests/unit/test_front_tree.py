@@ -203,14 +203,33 @@ def test_the_generation_counts_what_was_taken(kernel):
     assert generation() == b"0\n"
     ready(kernel)
     assert generation() == b"1\n"
-    for text in (b"7", b"-1", b"", b"x", b"4\n", b"0x", b"09", b"1_0", b"1 ", b"99999999999999999"):
+    for text in (
+        b"7",
+        b"-1",
+        b"",
+        b"x",
+        b"4\n",
+        b"0x",
+        b"09",
+        b"1_0",
+        b"1 ",
+        b" 1",
+        b"1\n\n",
+        b"++1",
+        b"0xg",
+        b"4294967295",
+        b"\0",
+        b"\n",
+    ):
         assert refused(kernel.write, f"{BASE}/a/privlevel", text) == "EINVAL"
+    for text in (b"4294967296", b"0x1" + b"0" * 16, b"0" + b"7" * 23, b"9" * 5000, b"9" * 20 + b"x"):
+        assert refused(kernel.write, f"{BASE}/a/privlevel", text) == "ERANGE"
     assert generation() == b"1\n"
-    for text in (b"0", b"3\n", b"0x2", b"+1", b"03"):
+    for text in (b"0", b"3\n", b"0x2", b"+1", b"03", b"1\x002", b"0" * 2000 + b"1"):
         kernel.write(f"{BASE}/a/privlevel", text)
-    assert generation() == b"6\n"
+    assert generation() == b"8\n"
     kernel.read(f"{BASE}/a/outblob")
-    assert generation() == b"6\n"
+    assert generation() == b"8\n"
 
 
 def test_binary_values_count_at_the_close(kernel):
@@ -332,7 +351,13 @@ def test_a_truncation_is_taken_for_nothing(kernel):
 
 
 def test_unknown_requests(kernel):
-    assert refused(kernel.call, 12, bytes(16)) == "ENOSYS"
+    assert refused(kernel.call, 44, bytes(16)) == "ENOSYS"
+    for opcode, said in ((6, "EPERM"), (8, "EACCES"), (10, "EPERM"), (12, "EPERM"),
+                         (35, "EACCES"), (45, "EPERM")):  # fmt: skip
+        assert refused(kernel.call, opcode, bytes(16)) == said
+    kernel.make("n" * 255)
+    assert refused(kernel.make, "n" * 256) == "ENAMETOOLONG"
+    assert refused(kernel.remove, "n" * 256) == "ENAMETOOLONG"
     assert refused(kernel.call, 3, bytes(16), node=4711) == "ENOENT"
     assert refused(kernel.call, 15, bytes(40), node=1) == "EBADF"
     assert len(kernel.call(17)) == 80

@@ -213,6 +213,181 @@ static void ask_tree(void)
 	get_value("a/generation");
 }
 
+/* What was done, with its errno. */
+static void told(const char *what, long result)
+{
+	int failed = errno;
+
+	if (result < 0)
+		say("%s %s\n", what, strerrorname_np(failed));
+	else
+		say("%s %ld\n", what, result);
+}
+
+static int open_value(const char *name, int flags)
+{
+	char path[200];
+
+	snprintf(path, sizeof path, REPORTS "/%s", name);
+	return open(path, flags | O_CLOEXEC);
+}
+
+/* The corners of the tree, where programs are careless: compared with the kernel's own. */
+static void ask_corners(void)
+{
+	static const char *const levels[] = { "1", "3", "4", "-1", "+2", "0x2", "02", "010",
+					      " 1", "1 ", "1\n\n", "\n", "a", "1a",
+					      "4294967296", "99999999999999999999999" };
+	static const char *const names[] = { "auxblob", "generation", "inblob", "outblob",
+					     "privlevel", "privlevel_floor", "provider" };
+	static uint8_t data[5000];
+	char path[300], name[300];
+	struct stat status;
+	int fd, other;
+
+	memset(data, '1', sizeof data);
+	say("@@ corners\n");
+	told("mkdir", mkdir(REPORTS "/c", 0700));
+	told("mkdir", mkdir(REPORTS "/d", 0777));
+	for (size_t at = 0; at < sizeof levels / sizeof *levels; at++) {
+		put_value("c/privlevel", levels[at], strlen(levels[at]));
+		get_value("c/generation");
+	}
+	put_value("c/privlevel", "1\0002", 3);
+	put_value("c/privlevel", data, 4096);
+	put_value("c/privlevel", data, 5000);
+	get_value("c/generation");
+	/* A blob counts when its file is closed, whatever it was written with. */
+	memset(data, 0x5a, sizeof data);
+	fd = open_value("c/inblob", O_WRONLY);
+	told("open", fd >= 0);
+	told("write", write(fd, data, 32));
+	get_value("c/generation");
+	told("write", write(fd, data, 32));
+	get_value("c/generation");
+	told("close", close(fd));
+	get_value("c/generation");
+	fd = open_value("c/inblob", O_WRONLY);
+	told("close", close(fd));
+	get_value("c/generation");
+	fd = open_value("c/inblob", O_WRONLY | O_TRUNC);
+	told("write", write(fd, data, 64));
+	told("write", write(fd, data, 1));
+	told("close", close(fd));
+	get_value("c/generation");
+	fd = open_value("c/inblob", O_WRONLY);
+	told("pwrite", pwrite(fd, data, 8, 56));
+	told("close", close(fd));
+	get_value("c/generation");
+	fd = open_value("c/inblob", O_WRONLY);
+	told("pwrite", pwrite(fd, data, 8, 60));
+	told("write", write(fd, data, 64));
+	told("read", read(fd, data, 1));
+	told("close", close(fd));
+	get_value("c/generation");
+	put_value("c/privlevel", "0", 1);
+	put_value("c/inblob", data, 64);
+	get_value("c/generation");
+	fd = open_value("c/outblob", O_RDONLY);
+	told("read", read(fd, data, 100));
+	told("read", read(fd, data, 100));
+	told("pread", pread(fd, data, 100, 1180));
+	told("pread", pread(fd, data, 100, 1184));
+	told("pread", pread(fd, data, 100, 5000));
+	told("write", write(fd, data, 1));
+	/* While it is read, something else is written. */
+	memset(data, 0x33, 64);
+	put_value("c/inblob", data, 64);
+	told("pread", pread(fd, data, 0x60, 0));
+	told("old", data[0x50]);
+	other = open_value("c/outblob", O_RDONLY);
+	told("read", read(other, data, 0x60));
+	told("new", data[0x50]);
+	told("close", close(fd) + close(other));
+	other = open_value("c/outblob", O_RDONLY);
+	told("pread", pread(other, data, 64, 0x50));
+	told("new", data[0]);
+	told("close", close(other));
+	fd = open_value("c/generation", O_RDONLY);
+	told("read", read(fd, data, 1));
+	told("read", read(fd, data, 1));
+	told("read", read(fd, data, 1));
+	told("read", read(fd, data, 1));
+	told("pread", pread(fd, data, 1, 9));
+	told("close", close(fd));
+	told("generation for writing", open_value("c/generation", O_WRONLY));
+	told("inblob for both", open_value("c/inblob", O_RDWR));
+	told("outblob for both", open_value("c/outblob", O_RDWR));
+	told("privlevel for both", open_value("c/privlevel", O_RDWR));
+	told("nothing", open_value("c/nothing", O_RDONLY));
+	told("manifest", open_value("c/manifestblob", O_RDONLY));
+	told("create", open_value("c/new", O_RDWR | O_CREAT));
+	told("create", open_value("new", O_RDWR | O_CREAT));
+	told("exclusive", open_value("c/inblob", O_WRONLY | O_CREAT | O_EXCL));
+	told("directory", open_value("c/inblob", O_RDONLY | O_DIRECTORY));
+	told("mkdir in it", mkdir(REPORTS "/c/e", 0700));
+	told("mkdir twice", mkdir(REPORTS "/c", 0700));
+	told("mkdir beside", mkdir("/sys/kernel/config/tsm/other", 0700));
+	told("mkdir of an attribute", mkdir(REPORTS "/c/inblob", 0700));
+	told("unlink", unlink(REPORTS "/c/inblob"));
+	told("unlink it", unlink(REPORTS "/c"));
+	told("rename", rename(REPORTS "/c", REPORTS "/f"));
+	told("rename inside", rename(REPORTS "/c/inblob", REPORTS "/c/x"));
+	told("symlink", symlink("x", REPORTS "/c/y"));
+	told("symlink beside", symlink("/tmp", REPORTS "/y"));
+	told("link", link(REPORTS "/c/inblob", REPORTS "/c/z"));
+	told("rmdir of the reports", rmdir(REPORTS));
+	told("rmdir of tsm", rmdir("/sys/kernel/config/tsm"));
+	told("rmdir of an attribute", rmdir(REPORTS "/c/inblob"));
+	told("rmdir of nothing", rmdir(REPORTS "/nothing"));
+	told("truncate", truncate(REPORTS "/c/inblob", 0));
+	told("truncate", truncate(REPORTS "/c/outblob", 10));
+	told("access", access(REPORTS "/c/inblob", R_OK));
+	told("access", access(REPORTS "/c/outblob", W_OK));
+	for (size_t at = 0; at < sizeof names / sizeof *names; at++) {
+		snprintf(path, sizeof path, REPORTS "/c/%s", names[at]);
+		stat(path, &status);
+		say("stat %s size %ld links %ld owner %d %d\n", names[at], (long)status.st_size,
+		    (long)status.st_nlink, status.st_uid, status.st_gid);
+	}
+	stat(REPORTS "/c", &status);
+	say("stat c mode %o owner %d %d\n", status.st_mode, status.st_uid, status.st_gid);
+	stat(REPORTS "/d", &status);
+	say("stat d mode %o\n", status.st_mode);
+	stat(REPORTS, &status);
+	say("stat report mode %o\n", status.st_mode);
+	for (int size = 39; size <= 256; size += 72 + (size == 183)) {
+		memset(name, 'n', sizeof name);
+		name[size] = 0;
+		snprintf(path, sizeof path, REPORTS "/%s", name);
+		say("name of %d\n", size);
+		told("mkdir", mkdir(path, 0700));
+		told("rmdir", rmdir(path));
+	}
+	told("mkdir with a colon", mkdir(REPORTS "/a:b", 0700));
+	told("rmdir", rmdir(REPORTS "/a:b"));
+	/* One that is removed while a file of it is open. */
+	fd = open_value("c/outblob", O_RDONLY);
+	other = open_value("c/privlevel", O_WRONLY);
+	told("rmdir", rmdir(REPORTS "/c"));
+	told("read", read(fd, data, 10));
+	told("write", write(other, "1", 1));
+	told("close", close(fd) + close(other));
+	told("gone", open_value("c/outblob", O_RDONLY));
+	get_value("d/generation");
+	/* Known to differ. */
+	say("@@ loose\n");
+	put_value("d/privlevel", "", 0);
+	memset(data, 0x5a, 64);
+	put_value("d/inblob", data, 64);
+	fd = open_value("d/outblob", O_RDONLY);
+	told("lseek", lseek(fd, 8, SEEK_SET));
+	told("close", close(fd));
+	told("rmdir", rmdir(REPORTS "/d"));
+	told("rmdir", rmdir(REPORTS "/d"));
+	list(REPORTS);
+}
+
 static void run_verb(const char *provider)
 {
 	say("@@ verb %s\n", provider);
@@ -279,6 +454,7 @@ int main(int count, char **arguments)
 	show("/run/troth/state/boot.json");
 	ask_device();
 	ask_tree();
+	ask_corners();
 	run_verb("configfs-tsm");
 	run_verb("sev-guest");
 end:

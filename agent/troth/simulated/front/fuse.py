@@ -37,6 +37,7 @@ _FIRST_DIRECTORY = 16
 _PER_DIRECTORY = 16
 _ROOT_MODE = stat.S_IFDIR | 0o755
 _TEXT_BYTES = 4096
+_NAME_BYTES = 255
 _ACCESS = 3
 _WRITE_ONLY, _READ_ONLY = 1, 0
 _DIRECT_IO = 1
@@ -109,6 +110,10 @@ class FileSystem:
             ),
             messages.DESTROY: lambda _: b"",
         }
+        for opcode in (messages.MKNOD, messages.CREATE):
+            self._does[opcode] = lambda _: _refused(errno.EACCES)
+        for opcode in (messages.SYMLINK, messages.UNLINK, messages.RENAME, messages.RENAME2):
+            self._does[opcode] = lambda _: _refused(errno.EPERM)
 
     def answer(self, message: Message) -> bytes | Work | None:
         """The reply to ``message``, or the work that ends in the reply's body; none if none is due.
@@ -272,6 +277,8 @@ class FileSystem:
         yield from ()
         file = self._opened(message, handle)
         if not file.attribute.is_binary:
+            # One buffer for a text, and the end of its string.
+            data = data[: _TEXT_BYTES - 1]
             file.report.store_level(data)
             return _WRITE_OUT.pack(len(data), 0)
         # Even what is refused here makes the close a write, of what had come before.
@@ -321,7 +328,15 @@ def _initialise(message: Message) -> bytes:
 
 
 def _name(data: bytes) -> str:
-    return data.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+    """``OSError`` ENAMETOOLONG: the kernel's FUSE takes longer names than its configfs."""
+    name = data.partition(b"\0")[0]
+    if len(name) > _NAME_BYTES:
+        raise _error(errno.ENAMETOOLONG)
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _refused(number: int) -> bytes:
+    raise _error(number)
 
 
 def _error(number: int) -> OSError:

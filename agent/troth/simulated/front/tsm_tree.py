@@ -39,6 +39,11 @@ MAX_DIRECTORIES = 1024
 """The kernel has no such number; this process has no kernel's memory."""
 _MESSAGE_VERSION = 1
 _TABLE_ENTRY_BYTES = 24
+_HEX = b"0123456789abcdefABCDEF"
+_UINT_MAX = (1 << 32) - 1
+_ULONG_MAX = (1 << 64) - 1
+#: A number of 64 bits has at most so many, in base 8.
+_MAX_DIGITS = 22
 
 
 @record
@@ -82,9 +87,9 @@ class Report:
         return texts[name]
 
     def store_level(self, text: bytes) -> None:
-        """Privlevel: a number as kstrtouint reads it, floor to 3. ``OSError`` EINVAL."""
+        """Privlevel: a number as kstrtouint reads it, floor to 3. ``OSError`` EINVAL, ERANGE."""
         level = _number(text)
-        if level is None or not self._floor <= level <= MAX_LEVEL:
+        if not self._floor <= level <= MAX_LEVEL:
             raise _error(errno.EINVAL)
         self._written += 1
         self._level = level
@@ -185,19 +190,25 @@ def _table_bytes(buffer: bytes) -> int:
     return min(end, len(buffer))
 
 
-def _number(text: bytes) -> int | None:
-    """What kstrtouint(text, 0) makes of it."""
-    digits = text.removesuffix(b"\n").removeprefix(b"+")
-    if len(digits) > 16 or not digits.isalnum():
-        return None
-    try:
-        if digits[:2].lower() == b"0x":
-            return int(digits, 16)
-        if digits[:1] == b"0":
-            return int(digits, 8)
-        return int(digits)
-    except ValueError:
-        return None
+def _number(text: bytes) -> int:
+    """What kstrtouint(text, 0) makes of a string of C. ``OSError``: EINVAL, ERANGE."""
+    rest = text.partition(b"\0")[0].removeprefix(b"+")
+    base = 10
+    if rest[:1] == b"0":
+        base = 8
+        if rest[1:2] in (b"x", b"X") and rest[2:3] and rest[2:3] in _HEX:
+            base, rest = 16, rest[2:]
+    digits = rest[: len(rest) - len(rest.lstrip(_HEX[:base] if base < 16 else _HEX))]
+    significant = digits.lstrip(b"0")
+    found = int(significant or b"0", base) if len(significant) <= _MAX_DIGITS else _ULONG_MAX + 1
+    # What 64 bits do not hold counts before what stands behind it, and that before 32 bits.
+    if found > _ULONG_MAX:
+        raise _error(errno.ERANGE)
+    if not digits or rest[len(digits) :].removesuffix(b"\n"):
+        raise _error(errno.EINVAL)
+    if found > _UINT_MAX:
+        raise _error(errno.ERANGE)
+    return found
 
 
 def _error(number: int) -> OSError:
