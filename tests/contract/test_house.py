@@ -14,7 +14,7 @@ PACKAGE = REPOSITORY / "agent" / "troth"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 LICENCE = "SPDX-License-Identifier: Apache-2.0"
 #: Files whose format or purpose leaves no place for a licence line.
-UNMARKED = {"LICENSE", ".gitignore", "pyproject.toml"}
+UNMARKED = {"LICENSE", ".gitignore", "pyproject.toml", "go.sum"}
 UNMARKED_ENDINGS = (".md", ".json", ".jsonl", ".svg", ".txt", ".lock", ".hex")
 #: Settings of the examples are there to be copied into somebody's own work.
 EXAMPLE_SETTINGS = {".toml", ".service", ".network"}

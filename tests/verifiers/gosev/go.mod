@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 module gosev
 
 go 1.19
