@@ -19,7 +19,7 @@ import time
 from troth.boot.state import RUN, RUNTIME
 from troth.errors import Refusal
 from troth.linux import rights, signals
-from troth.linux.mount import TIGHT, bind, bind_all, mount, move
+from troth.linux.mount import TIGHT, become_root, bind, bind_all, mount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -110,10 +110,7 @@ def _own_root() -> None:
     bind(RUN, root + RUN)
     _make(root + TURN, b"", mode=0o600)
     bind(TURN, root + TURN)
-    os.chdir(root)
-    move(".", "/")
-    os.chroot(".")
-    os.chdir("/")
+    become_root(root)
 
 
 def _speak_to_the_log() -> None:

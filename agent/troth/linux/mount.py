@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 from troth.linux import syscalls
 
 MS_RDONLY = 0x1
@@ -14,6 +17,7 @@ MS_BIND = 0x1000
 MS_MOVE = 0x2000
 MS_REC = 0x4000
 MS_PRIVATE = 0x4_0000
+_MNT_DETACH = 0x2
 
 #: Mounts that hold data only.
 TIGHT = MS_NOSUID | MS_NODEV | MS_NOEXEC
@@ -43,3 +47,22 @@ def bind_all(source: str, target: str) -> None:
 def move(source: str, target: str) -> None:
     """Move a mount, everything below it included."""
     syscalls.mount(source, target, "", flags=MS_MOVE)
+
+
+def become_root(path: str) -> None:
+    """Make the mount at ``path`` this process's root, and let go of the one before.
+
+    For a mount namespace of one's own: nothing of the old root stays mounted in it.
+    """
+    os.chdir(path)
+    try:
+        # Both on one place, as pivot_root(2) describes: the old root lies above the new one.
+        syscalls.pivot_root(".", ".")
+        syscalls.umount2(".", flags=_MNT_DETACH)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        # The rootfs itself, which cannot be pivoted away, and nobody could unmount.
+        move(".", "/")
+        os.chroot(".")
+    os.chdir("/")

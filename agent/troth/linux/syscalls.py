@@ -15,6 +15,7 @@ from __future__ import annotations
 import _ctypes
 import os
 
+SYS_PIVOT_ROOT = 155
 SYS_FINIT_MODULE = 313
 SYS_OPENAT2 = 437
 
@@ -40,6 +41,8 @@ def _prototype(name: str, result: type, *arguments: type) -> object:
 
 
 _mount = _prototype("mount", _INT, _TEXT, _TEXT, _TEXT, _UNSIGNED_LONG, _TEXT)
+_umount2 = _prototype("umount2", _INT, _TEXT, _INT)
+_pivot_root = _prototype("syscall", _LONG, _LONG, _TEXT, _TEXT)
 _reboot = _prototype("reboot", _INT, _INT)
 _unshare = _prototype("unshare", _INT, _INT)
 _prctl = _prototype("prctl", _INT, _INT, *(_UNSIGNED_LONG,) * 4)
@@ -66,6 +69,16 @@ def mount(source: str, target: str, kind: str, *, flags: int = 0, data: str = ""
         data.encode() or None,
         where=target,
     )
+
+
+def umount2(target: str, *, flags: int = 0) -> None:
+    """umount2(2). ``flags``: MNT_* bits of ``linux.mount``."""
+    _call(_umount2, target.encode(), flags, where=target)
+
+
+def pivot_root(new_root: str, put_old: str) -> None:
+    """pivot_root(2)."""
+    _call(_pivot_root, SYS_PIVOT_ROOT, new_root.encode(), put_old.encode(), where=new_root)
 
 
 def reboot(command: int) -> None:
