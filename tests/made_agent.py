@@ -143,7 +143,15 @@ class Running:
         self.error = None
 
 
-def settings_of(tmp_path, provider, *, attest=None, snp="required", interval_s=0.0):
+def settings_of(
+    tmp_path,
+    provider,
+    *,
+    attest=None,
+    snp="required",
+    interval_s=0.0,
+    quoter_of=lambda _policy: None,
+):
     return Settings(
         policy=replace(policy(snp=snp), attest=attest or Attest(group=os.getegid())),
         policy_sha256="ab" * 32,
@@ -153,6 +161,7 @@ def settings_of(tmp_path, provider, *, attest=None, snp="required", interval_s=0
         choose=lambda: provider,
         pacer=Pacer(str(tmp_path / "turn"), interval_s=interval_s),
         interval_s=interval_s,
+        quoter_of=quoter_of,
     )
 
 

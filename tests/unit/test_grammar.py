@@ -33,7 +33,7 @@ def test_names_are_unique_and_plain():
     for verb in grammar.VERBS:
         names = [name for option in (*verb.options, grammar.DEBUG) for name in option.names]
         assert len(set(names)) == len(names)
-        assert all(re.fullmatch(r"--[a-z][a-z-]+|-[a-z]", name) for name in names)
+        assert all(re.fullmatch(r"--[a-z][a-z0-9-]+|-[a-z]", name) for name in names)
         assert all(option.names[0].startswith("--") for option in verb.options)
         assert (len(verb.words) == 2) == (verb.words[0] in grammar.GROUPS)
 

@@ -344,7 +344,7 @@ def test_a_quote_is_asked_for_on_purpose():
 
 @pytest.mark.parametrize(
     ("tee", "line"),
-    [('snp = "none"', 13), ('snp = "simulated"\nvtpm = "none"', 14)],
+    [('snp = "none"', 12), ('snp = "simulated"\nvtpm = "none"', 13)],
 )
 def test_a_quote_that_nobody_could_make(tee, line):
     error = refused(BASE.replace('snp = "none"', tee) + QUOTE)

@@ -19,9 +19,11 @@ import time
 
 from troth.attest import notify, rights
 from troth.attest.choice import choose
-from troth.attest.endpoints import Endpoints, Parts
+from troth.attest.endpoints import Endpoints
+from troth.attest.evidence import EvidenceMaker, quoter_of
 from troth.attest.metrics import Metrics
 from troth.attest.pacing import Pacer
+from troth.attest.parts import Parts
 from troth.attest.reports import Reports
 from troth.attest.server import BACKLOG, MAX_CONNECTIONS, Server
 from troth.attest.worker import Worker
@@ -36,6 +38,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from troth.attest.evidence import Quoter
     from troth.attest.provider import Provider
     from troth.documents.policy import Policy
 
@@ -50,7 +53,9 @@ _OWN_DESCRIPTORS = 64
 
 @record
 class Settings:
-    """What the agent works with. ``directory``: of its sockets; ``choose``: finds the provider."""
+    """What the agent works with. ``directory``: of its sockets; ``choose``: finds the provider;
+    ``quoter_of``: what makes quotes.
+    """  # noqa: D205 - the fields are the summary
 
     policy: Policy
     policy_sha256: str
@@ -60,6 +65,7 @@ class Settings:
     choose: Callable[[], Provider] = choose
     pacer: Pacer = Pacer()
     interval_s: float = 2.0
+    quoter_of: Callable[[Policy], Quoter | None] = quoter_of
 
 
 class Agent:
@@ -76,6 +82,7 @@ class Agent:
             settings.choose,
             self._report_worker,
             self._metrics,
+            maker=EvidenceMaker(settings.policy, self._log, settings.quoter_of(settings.policy)),
             pacer=settings.pacer,
             interval_s=settings.interval_s,
         )

@@ -27,6 +27,7 @@ _STATUS = http.STATUS | {
     "not-in-this-version": 501,
     "provider-busy": 503,
     "provider-timeout": 504,
+    "quote-timeout": 504,
     "vmpck-lost": 503,
 }
 

@@ -14,16 +14,18 @@ from __future__ import annotations
 import socket
 import time
 
-from troth.abi import snp_report
-from troth.documents import binding, report_answer, strict
+from troth.abi import snp_report, tpm_attest
+from troth.documents import binding, evidence, report_answer, strict
 from troth.errors import FormatError, HostError, ProviderError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from troth.documents.evidence import Evidence
     from troth.documents.report_answer import ReportAnswer
 
 ATTEST_SOCKET = "/run/troth/attest.sock"
 REPORT_PATH = "/v1/report"
+EVIDENCE_PATH = "/v1/evidence"
 EXTEND_PATH = "/v1/extend"
 TIMEOUT_S = 90.0
 """Longer than the kernel's own minute, after which its answer would come."""
@@ -64,6 +66,38 @@ class AgentClient:
             )  # fmt: skip
         return answer
 
+    def evidence(
+        self, nonce: bytes, *, user_data: bytes = b"", channel_sha256: bytes = b""
+    ) -> Evidence:
+        """Evidence for ``nonce``, whose report binds what came; judged by nobody yet.
+
+        ``channel_sha256``: of a channel's public key, 32 bytes or empty. Raises as
+        ``report`` does, and ``FormatError`` of ``documents.evidence``.
+        """
+        binding.check_nonce(nonce)
+        asked = {"nonce": nonce.hex()}
+        if user_data:
+            asked["user_data"] = user_data.hex()
+        if channel_sha256:
+            asked["channel_key_sha256"] = channel_sha256.hex()
+        body = self._ask(
+            "POST", EVIDENCE_PATH, strict.canonical(asked), limit_bytes=evidence.LIMIT_BYTES
+        )
+        found = evidence.parse(body, where=self.path)
+        name = b"" if found.tpm is None else tpm_attest.name(found.tpm.ak_public, where=self.path)
+        wanted = (nonce, user_data, channel_sha256)
+        same = (found.nonce, found.user_data, found.channel_sha256) == wanted
+        if same and found.platform_kind not in evidence.SERVICE_KINDS:
+            # A service between processor and guest has a placement of its own.
+            bound = snp_report.parse(found.report, where=self.path).report_data
+            same = bound == evidence.binding_of(found, ak_name=name)
+        if not same:
+            raise ProviderError(
+                "provider-mismatch", "the agent's evidence is bound to something else",
+                where=self.path,
+            )  # fmt: skip
+        return found
+
     def get(self, target: str) -> strict.Reader:
         """The JSON object at ``target``. Raises as ``report`` does."""
         return self._read(self._ask("GET", target, b""))
@@ -86,10 +120,14 @@ class AgentClient:
     def _post(self, target: str, body: bytes) -> bytes:
         return self._ask("POST", target, body)
 
-    def _ask(self, method: str, target: str, body: bytes) -> bytes:
+    def _ask(
+        self, method: str, target: str, body: bytes, *, limit_bytes: int = report_answer.LIMIT_BYTES
+    ) -> bytes:
         deadline_s = time.monotonic() + self._timeout_s
         for _ in range(_TRIES):
-            status, headers, answer = self._exchange(method, target, body, deadline_s)
+            status, headers, answer = self._exchange(
+                method, target, body, deadline_s, limit_bytes=limit_bytes
+            )
             if status == 200:
                 return answer
             if status != _BUSY:
@@ -103,7 +141,7 @@ class AgentClient:
         )
 
     def _exchange(
-        self, method: str, target: str, body: bytes, deadline_s: float
+        self, method: str, target: str, body: bytes, deadline_s: float, *, limit_bytes: int
     ) -> tuple[int, dict[str, str], bytes]:
         head = f"{method} {target} HTTP/1.1\r\nHost: troth\r\nConnection: close\r\n"
         if method == "POST":
@@ -124,13 +162,15 @@ class AgentClient:
                 ) from None
             try:
                 peer.sendall(head.encode() + body)
-                return self._receive(peer, deadline_s)
+                return self._receive(peer, deadline_s, limit_bytes)
             except TimeoutError:
                 raise self._late() from None
             except OSError as error:
                 raise self._odd(f"it hung up: {error.strerror}") from None
 
-    def _receive(self, peer: socket.socket, deadline_s: float) -> tuple[int, dict[str, str], bytes]:
+    def _receive(
+        self, peer: socket.socket, deadline_s: float, limit_bytes: int = report_answer.LIMIT_BYTES
+    ) -> tuple[int, dict[str, str], bytes]:
         data = b""
         while b"\r\n\r\n" not in data:
             if len(data) > _HEAD_BYTES:
@@ -141,7 +181,7 @@ class AgentClient:
         length = headers.get("content-length", "")
         if not length.isdecimal() or not length.isascii() or len(length) > 10:
             raise self._odd("it says no length")
-        if int(length) > report_answer.LIMIT_BYTES:
+        if int(length) > limit_bytes:
             raise self._odd(f"it has {length} bytes")
         parts = [body]
         missing = int(length) - len(body)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reports for many callers from one provider that answers one question at a time.
+"""Reports and evidence for many callers from one provider that answers one question at a time.
 
 Serves the endpoints. The provider runs in a worker's thread, paced; the waiting
 room is ``slots``. Must never begin a request while another is under way, nor
@@ -10,21 +10,24 @@ from __future__ import annotations
 
 import time
 
+from troth.abi import guest_payload
+from troth.attest.evidence import EvidenceQuestion, Made
 from troth.attest.pacing import INTERVAL_S, Pacer
 from troth.attest.provider import Answer
-from troth.attest.slots import Slots
+from troth.attest.slots import Question, Slots
 from troth.errors import FormatError, HostError, ProviderError, TrothError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from troth.attest.evidence import EvidenceMaker
     from troth.attest.metrics import Metrics
     from troth.attest.provider import Provider
-    from troth.attest.slots import Job, Question
+    from troth.attest.slots import Asked, Job
     from troth.attest.worker import Worker
 
-    Take = Callable[["Answer | TrothError"], None]
+    Take = Callable[["Answer | Made | TrothError"], None]
 
 TURN_S = 60.0
 """How long the worker waits for its turn among other processes."""
@@ -41,12 +44,14 @@ class Reports:
         worker: Worker,
         metrics: Metrics,
         *,
+        maker: EvidenceMaker,
         pacer: Pacer,
         interval_s: float = INTERVAL_S,
     ) -> None:
         self._choose = choose
         self._worker = worker
         self._metrics = metrics
+        self._maker = maker
         self._pacer = pacer
         self._provider: Provider | None = None
         self._running = False
@@ -63,7 +68,7 @@ class Reports:
         """Choose the provider anew at the next request."""
         self._provider = None
 
-    def ask(self, question: Question, uid: int, take: Take) -> Job | int:
+    def ask(self, question: Asked, uid: int, take: Take) -> Job | int:
         """The job that calls ``take`` when it is done, or after how many seconds to come back."""
         found = self.slots.ask(question, uid, take, now_s=time.monotonic())
         if not isinstance(found, int):
@@ -90,27 +95,35 @@ class Reports:
             lambda: self._work(job.question), lambda outcome: self._ended(job, begun_s, outcome)
         )
 
-    def _work(self, question: Question) -> Answer:
+    def _work(self, question: Asked) -> Answer | Made:
         """In the worker's thread."""
         provider = self._provider
         if provider is None:
             provider = self._provider = self._choose()
         try:
-            return self._pacer.run(
-                lambda: provider.report(
-                    question.report_data, vmpl=question.vmpl, key_selection=question.key_selection
-                ),
-                timeout_s=TURN_S,
-            )
+            if isinstance(question, EvidenceQuestion):
+                auto = guest_payload.KEY_SELECTION_AUTO
+                return self._maker.make(
+                    question, lambda data: self._report(provider, Question(data, None, auto))
+                )
+            return self._report(provider, question)
         except FormatError as error:
             # Of the report that came, not of the request.
             raise ProviderError(error.code, error.message, where=error.where) from None
+
+    def _report(self, provider: Provider, question: Question) -> Answer:
+        return self._pacer.run(
+            lambda: provider.report(
+                question.report_data, vmpl=question.vmpl, key_selection=question.key_selection
+            ),
+            timeout_s=TURN_S,
+        )
 
     def _ended(self, job: Job, begun_s: float, outcome: object) -> None:
         took_s = time.monotonic() - begun_s
         self._running = False
         self.slots.done(job, took_s=took_s)
-        if not isinstance(outcome, Answer | TrothError):
+        if not isinstance(outcome, Answer | Made | TrothError):
             outcome = HostError("agent-io", "the provider gave no answer")
         self.last_error = outcome.code if isinstance(outcome, TrothError) else ""
         self._metrics.count("troth_provider_seconds_total", took_s)
@@ -119,7 +132,7 @@ class Reports:
         self._go_on()
 
 
-def _tell(job: Job, outcome: Answer | TrothError) -> None:
+def _tell(job: Job, outcome: Answer | Made | TrothError) -> None:
     for take in tuple(job.waiters):
         if callable(take):
             take(outcome)

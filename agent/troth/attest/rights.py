@@ -10,10 +10,12 @@ socket it came by, and the policy.
 from __future__ import annotations
 
 from troth.documents.policy import NEVER, RAW_GROUP
+from troth.errors import UsageError
 from troth.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from troth.attest.exchange import Exchange
     from troth.attest.peers import Peer
     from troth.documents.policy import Attest
 
@@ -47,3 +49,13 @@ def rights(policy: Attest, peer: Peer, *, door: str) -> Rights:
         raw=policy.raw_report_data == RAW_GROUP or (at_control and policy.raw_report_data != NEVER),
         control=at_control,
     )
+
+
+def need(exchange: Exchange, right: str, what: str) -> None:
+    """Refuse with ``not-allowed`` a caller without ``right``; ``what`` it may not do."""
+    if right not in exchange.rights.names():
+        raise UsageError(
+            "not-allowed",
+            f"{exchange.peer.text()} may not {what}",
+            hint="[attest] of the image's manifest says who may",
+        )

@@ -17,6 +17,15 @@ from collections import deque
 
 from troth.record import record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from troth.attest.evidence import EvidenceQuestion
+
+    #: What a job is known by: equal questions have one answer.
+    Asked: TypeAlias = "Question | EvidenceQuestion"
+
 MIN_SLOTS = 8
 MAX_SLOTS = 256
 WAIT_S = 20.0
@@ -48,7 +57,7 @@ class Job:
 
     __slots__ = ("asked_s", "question", "running", "uid", "waiters")
 
-    def __init__(self, question: Question, uid: int, asked_s: float) -> None:
+    def __init__(self, question: Asked, uid: int, asked_s: float) -> None:
         self.question = question
         self.uid = uid
         self.asked_s = asked_s
@@ -63,10 +72,10 @@ class Slots:
         self._interval_s = interval_s
         self._wait_s = wait_s
         self._service_s = interval_s
-        self._jobs: dict[Question, Job] = {}
+        self._jobs: dict[Asked, Job] = {}
         self._waiting: dict[int, deque[Job]] = {}
         #: By user, nearly in the order of their times.
-        self._promises: dict[int, dict[Question, float]] = {}
+        self._promises: dict[int, dict[Asked, float]] = {}
         self._promised = 0
         self._last_uid = -1
 
@@ -91,7 +100,7 @@ class Slots:
         """How many were asked to come back, and have not yet."""
         return self._promised
 
-    def ask(self, question: Question, uid: int, waiter: object, *, now_s: float) -> Job | int:
+    def ask(self, question: Asked, uid: int, waiter: object, *, now_s: float) -> Job | int:
         """The job that ``waiter`` waits for now, or after how many seconds to come back."""
         job = self._jobs.get(question)
         if job is not None:
@@ -168,7 +177,7 @@ class Slots:
     def _owed(self, uid: int) -> int:
         return len(self._promises.get(uid, ()))
 
-    def _kept(self, question: Question, uid: int, now_s: float) -> Question | None:
+    def _kept(self, question: Asked, uid: int, now_s: float) -> Asked | None:
         """Whose place ``question`` may have by now: its own, or one that nobody came for."""
         promises = self._promises.get(uid)
         if not promises or len(self._jobs) >= _MAX_WAITING:
@@ -178,7 +187,7 @@ class Slots:
         first = next(iter(promises))
         return first if promises[first] + _GRACE_S < now_s else None
 
-    def _promise(self, question: Question, uid: int, now_s: float) -> int:
+    def _promise(self, question: Asked, uid: int, now_s: float) -> int:
         """Seconds after which a place will be free, so that the slots stay busy meanwhile."""
         promises = self._promises.get(uid, {})
         if question in promises:
@@ -202,7 +211,7 @@ class Slots:
                     break
                 self._take(uid, first)
 
-    def _take(self, uid: int, question: Question) -> None:
+    def _take(self, uid: int, question: Asked) -> None:
         """Give away the place kept for ``question``, where there is one."""
         promises = self._promises.get(uid)
         if promises is None or promises.pop(question, None) is None:

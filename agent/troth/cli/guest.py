@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _USAGE = """usage: troth measurements [--json]   the event log replayed and held against the TPM
        troth status [--json]         how this guest was booted, and whether its agent runs
        troth report --nonce HEX      an attestation report, in images with SNP
+       troth evidence --nonce HEX    evidence by the agent, in images with SNP
        troth extend --event TYPE --data FILE|-
                                      add an event, where the agent's policy allows it
        troth --version
@@ -30,6 +31,7 @@ measurements, report and extend ask the agent where one answers.
 #: and what is to be said where it is not there.
 _WHERE_PACKED = {
     "report": ("troth.cli.guest_report", 'its manifest says snp = "none"'),
+    "evidence": ("troth.cli.evidence", 'its manifest says snp = "none"'),
     "extend": ("troth.cli.guest_agent", "its manifest gives nobody the right: [attest] extend"),
 }
 _AGENT = "troth.cli.guest_agent"

@@ -79,6 +79,23 @@ _REPORT = _object(
         user_data=_TEXT,
     ),
 )
+_EVIDENCE = _object(
+    ("schema", "platform_kind", "nonce", "user_data", "channel_key_sha256", "caller", "report",
+     "certificates", "event_log", "log_records", "registers", "tpm", "service"),
+    schema={"const": "troth-evidence-v1"},
+    platform_kind={"enum": ["direct", "svsm", "azure-paravisor", "simulated"]},
+    nonce=_NONCE,
+    user_data=_TEXT,
+    channel_key_sha256=_TEXT,
+    caller=_TEXT,
+    report=_BASE64,
+    certificates=_BASE64,
+    event_log=_BASE64,
+    log_records=_COUNT,
+    registers={"type": "array", "items": _object(("name", "value"), name=_TEXT, value=_TEXT)},
+    tpm={"type": ["object", "null"]},
+    service={"type": ["object", "null"]},
+)  # fmt: skip
 _RAW = _object(
     ("schema", "provider", "report", "certificates", "report_data"),
     schema={"const": "troth-raw-report-v1"},
@@ -203,10 +220,16 @@ DOCUMENT: Tree = {
         },
         "/v1/evidence": {
             "post": _operation(
-                "Not in this version",
-                body=_object(("nonce",), nonce=_NONCE),
-                good=_reference("responses/refused"),
-                status=501,
+                "Log, registers, a quote where the image asks for one, and the report that binds "
+                "them to the nonce and the caller",
+                body=_object(
+                    ("nonce",),
+                    nonce=_NONCE,
+                    user_data={"type": "string", "pattern": _HEX, "maxLength": 8192},
+                    channel_key_sha256={"type": "string", "pattern": "^([0-9a-fA-F]{64})?$"},
+                ),
+                good=_content("evidence.json, as docs/formats.md describes it", _EVIDENCE),
+                bad=(400, 429, 502, 503, 504),
             )
         },
         "/v1/extend": {

@@ -18,10 +18,13 @@ import time
 from troth.documents import strict
 from troth.errors import FormatError, HostError, ProviderError, TrothError
 from troth.linux import signals
+from troth.linux import tpm as tpm_device
 from troth.registers import tpm
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from troth.registers.tpm import Quoted
 
 TIMEOUT_S = 30.0
@@ -38,6 +41,24 @@ PROGRAM = (
 
 _ENVIRONMENT = {"TSS2_LOG": "all+NONE"}
 _SIGPIPE = 13
+
+
+def quoter(vtpm_kind: str) -> Callable[[bytes], Quoted]:
+    """What quotes this guest's only TPM for a nonce; ``vtpm_kind``: of the policy.
+
+    What it returns raises as ``ask`` does, and ``HostError`` ``register-tpm``
+    where there is none, or a second one came.
+    """
+    handle = tpm.PARAVISOR_AK if vtpm_kind == "paravisor" else None
+
+    def made(nonce: bytes) -> Quoted:
+        names = tpm_device.present()
+        if len(names) != 1:
+            raise HostError("register-tpm", f"{len(names)} TPMs, where the boot used one")
+        node = f"/dev/tpmrm{names[0].removeprefix('tpm')}"
+        return ask(f"device:{node}", nonce, handle=handle)
+
+    return made
 
 
 def ask(

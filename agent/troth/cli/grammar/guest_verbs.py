@@ -45,6 +45,32 @@ REPORT = Verb(
     status=STATUS,
 )
 
+EVIDENCE = Verb(
+    words=("evidence",),
+    function="troth.cli.evidence:evidence",
+    summary="ask the guest's agent for evidence: log, registers, quote, and the report over them",
+    description="Runs inside a guest, and asks its agent. The report's REPORT_DATA binds all that "
+    "is in the document, the nonce and the caller as the agent saw it, by the rule "
+    "troth-evidence-v1; 'troth verify evidence' judges it.",
+    options=(
+        Option(
+            ("--nonce",),
+            "16 to 64 bytes from whoever will verify the evidence",
+            metavar="HEX",
+            required=True,
+        ),
+        Option(("--user-data",), "bytes to bind besides the nonce", metavar="HEX"),
+        Option(
+            ("--channel-key-sha256",),
+            "SHA-256 of the SPKI (DER) of the key that a channel to this guest proves",
+            metavar="HEX",
+        ),
+        Option(("--output", "-o"), "write to FILE", metavar="FILE", kind="file"),
+        Option(("--socket",), "socket of the agent", metavar="PATH", kind="file"),
+    ),
+    status=STATUS,
+)
+
 EXTEND = Verb(
     words=("extend",),
     function="troth.cli.guest_agent:extend",
@@ -72,4 +98,4 @@ EXTEND = Verb(
     status=STATUS,
 )
 
-VERBS = (REPORT, EXTEND)
+VERBS = (REPORT, EVIDENCE, EXTEND)
