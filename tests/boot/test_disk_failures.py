@@ -88,7 +88,7 @@ def test_unreadable_block_read_later(forge, boot, token, variant):
     image = bundle.path / "root.img"
     sector = late_block(image.read_bytes(), forge) * BLOCK_BYTES // 512
     bundle.detach("root")
-    found = boot(bundle, *_failing_disk(image, sector))
+    found = boot(bundle, *failing_disk(image, sector))
     assert found.code in ("verity-panic", "kernel-panic"), f"{found.result}\n{found.console}"
     assert found.status == 1
     assert f"@@ done {token}" not in found.console
@@ -100,11 +100,11 @@ def test_unreadable_block_at_boot(boot, token, variant):
     image = bundle.path / "root.img"
     sector = bundle.tree_offset_bytes() // 512
     bundle.detach("root")
-    found = boot(bundle, *_failing_disk(image, sector))
+    found = boot(bundle, *failing_disk(image, sector))
     check_refused(found, token, "verity-read", stage="verity")
 
 
-def _failing_disk(image, sector):
+def failing_disk(image, sector, serial="root"):
     """Options for a disk that cannot read one sector."""
     drive = (
         "if=none,id=failing,format=raw,readonly=on,file.driver=blkdebug,"
@@ -112,7 +112,7 @@ def _failing_disk(image, sector):
         f"file.inject-error.0.event=read_aio,file.inject-error.0.sector={sector},"
         "file.inject-error.0.iotype=read"
     )
-    words = ["-drive", drive, "-device", "virtio-blk-pci,drive=failing,serial=root"]
+    words = ["-drive", drive, "-device", "virtio-blk-pci,drive=failing,serial=" + serial]
     return [f"--qemu-arg={word}" for word in words]
 
 

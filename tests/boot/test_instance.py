@@ -16,6 +16,7 @@ import pytest
 from boot.bundles import TROTH
 from boot.expected import event_names, events
 from boot.machine import check_good, check_refused
+from boot.test_disk_failures import failing_disk
 from boot.test_simulated import commands
 
 #: Its length is no multiple of a sector, and its layout is not the canonical one.
@@ -158,6 +159,18 @@ def test_refused(forge, boot, token, tmp_path, disks, host_data, code, stage, wo
     check_refused(found, token, code, stage=stage)
     assert words in found.console.replace("\r", "").split(f"troth: refused {code}: ")[1]
     assert "verity" not in found.stages
+
+
+def test_a_disk_that_cannot_be_read(forge, boot, token, tmp_path):
+    disk = tmp_path / "disk"
+    disk.write_bytes(FILE.ljust(4096, b"\0"))
+    control = tmp_path / "control"
+    with commands(control, launch(digest(FILE))):
+        found = boot(
+            forge.bundle("instance"), "--sim-snp", "--sim-control", control,
+            *failing_disk(disk, 0, "instance"),
+        )  # fmt: skip
+    check_refused(found, token, "instance-read", stage="instance")
 
 
 def test_optional_and_forgotten(forge, boot, token, tmp_path):
