@@ -85,15 +85,20 @@ def _quote(own: strict.Reader, read: foreign.Octets, where: str) -> RawQuote:
     )
 
 
-def _evidence(service: bytes, vcek: bytes, quote: RawQuote, where: str) -> ForeignEvidence:
-    found = hcl.parse(service, where=where)
+def of_hcl(data: bytes, *, where: str = "") -> ForeignEvidence:
+    """The paravisor's whole report as evidence. Raises ``FormatError`` as ``parse`` does."""
+    found = hcl.parse(data, where=where)
     if found.report_type != hcl.SNP:
         raise foreign.wrong(
             f"the paravisor's report is of type {found.report_type}, not of SEV-SNP", where
         )
+    return ForeignEvidence(foreign.HCL, found.hardware_report, (), data)
+
+
+def _evidence(service: bytes, vcek: bytes, quote: RawQuote, where: str) -> ForeignEvidence:
     return ForeignEvidence(
         format=foreign.AZURE,
-        report=found.hardware_report,
+        report=of_hcl(service, where=where).report,
         certificates=(("vcek", vcek),),
         service=service,
         quote=quote,

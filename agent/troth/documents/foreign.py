@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 KBS_SNP = "kbs-snp"
 AZURE = "az-snp-vtpm"
-FORMATS = (KBS_SNP, AZURE)
+HCL = "hcl"
+"""A paravisor's report by itself: bytes, not JSON."""
+FORMATS = (KBS_SNP, AZURE, HCL)
 
 MAX_DOCUMENT_BYTES = 8 << 20
 MAX_CERTIFICATE_BYTES = 1 << 16

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evidence of other projects judged: a report, and at most a paravisor's claims and a quote.
 
-Serves ``troth verify evidence --format kbs-snp|az-snp-vtpm``. The report is judged
+Serves ``troth verify evidence --format kbs-snp|az-snp-vtpm``, and ``troth verify
+report`` for a file that is a paravisor's whole report. The report is judged
 as any other. Where it matched a paravisor, its claims name the key of the quote,
 and the quote holds the verifier's nonce; elsewhere REPORT_DATA does. What such
 evidence does not carry (an event log, the key's attributes) is not checked, and
@@ -20,13 +21,22 @@ from troth.abi import snp_report
 from troth.documents import binding, check_names, foreign
 from troth.documents.platform_references import AZURE_PARAVISOR
 from troth.documents.result import Notice, Subject
-from troth.documents.verdict import FAIL, PASS
+from troth.documents.verdict import FAIL, NOT_CHECKED, PASS
 from troth.record import record
-from troth.verify import azure, checks_reference, endorsements, placed, platform_kind, raw_quote
+from troth.verify import (
+    azure,
+    checks_reference,
+    endorsements,
+    placed,
+    platform_kind,
+    raw_quote,
+    steps,
+)
 from troth.verify.appraise import conclude, judge_chain, notices, report_findings
 from troth.verify.endorsements import Endorsements
 from troth.verify.evidence import Asked, with_expectations
 from troth.verify.findings import NOTHING, words
+from troth.verify.steps import Step
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +53,13 @@ if TYPE_CHECKING:
 
 DIRECT = "direct"
 #: Format -> the platform kind that evidence of it claims.
-CLAIMS = {foreign.KBS_SNP: DIRECT, foreign.AZURE: AZURE_PARAVISOR}
+CLAIMS = {
+    foreign.KBS_SNP: DIRECT,
+    foreign.AZURE: AZURE_PARAVISOR,
+    foreign.HCL: AZURE_PARAVISOR,
+}
+
+_SUBJECTS = {foreign.HCL: "snp-report"}
 
 
 @record
@@ -60,17 +76,20 @@ class Given:
 
 
 def appraise(
-    found: ForeignEvidence, *, nonce: bytes, given: Given, subject: bytes, at: int
+    found: ForeignEvidence, *, nonce: bytes | None, given: Given, subject: bytes, at: int
 ) -> Result:
     """The result for ``found``.
 
     ``nonce``: the 16 to 64 bytes that the verifier expects bound, as they are: with
-    the key broker protocol the digest of its runtime data; ``subject``: the bytes it was
+    the key broker protocol the digest of its runtime data; None where it expects
+    nothing, which a strict policy fails; ``subject``: the bytes it was
     read from; ``at``: seconds since 1970. Raises ``UsageError`` ``nonce-length``;
     ``FormatError`` as ``verify.evidence.appraise`` does.
     """
-    binding.check_nonce(nonce)
-    expected = nonce.ljust(binding.BINDING_BYTES, b"\0")
+    expected = None
+    if nonce is not None:
+        binding.check_nonce(nonce)
+        expected = nonce.ljust(binding.BINDING_BYTES, b"\0")
     report = snp_report.parse(found.report, where="report")
     endorsed = _with(given.endorsements, found)
     chain = judge_chain(report, endorsed, given.policy, at=at)
@@ -79,34 +98,36 @@ def appraise(
     policy = below.policy
     if given.document is not None:
         matched = checks_reference.match(report, given.document, below, keys=given.keys, at=at)
-        policy = with_expectations(policy, matched, Asked(nonce))
+        policy = with_expectations(policy, matched, Asked(nonce or b""))
     kind = _kind(report, below, matched)
-    claims = azure.bound(found.service, report) if kind == AZURE_PARAVISOR else None
+    claims = None
+    if kind == AZURE_PARAVISOR == CLAIMS[found.format]:
+        claims = azure.bound(found.service, report)
     findings = report_findings(
         report,
         chain,
         policy,
-        expected_report_data=claims.report_data if claims is not None else expected,
+        expected_report_data=claims.report_data if claims and expected else expected,
     )
     if matched is not None:
         checks_reference.reference_checks(
             findings, matched, report, product=chain.product, claimed=CLAIMS[found.format]
         )
         checks_reference.flag_checks(findings, matched, None)
-    if matched is None or matched.values is None:
-        _platform_kind(findings, report, kind, claimed=CLAIMS[found.format])
-    pcrs: dict[int, bytes] = {}
-    if kind == AZURE_PARAVISOR and claims is not None and found.quote is not None:
-        pcrs = raw_quote.checks(findings, found.quote, claims, nonce=nonce)
-        _claims_binding(findings, claims, expected)
-        _rooted_by_quote(findings, pcrs)
     else:
-        _report_binding(findings, report, expected)
+        _platform_kind(findings, report, kind, claimed=CLAIMS[found.format])
+    if claims is None:
+        _report_binding(findings, report, expected, kind=kind)
         _rooted_by_launch(findings, matched, kind)
+    else:
+        _claims_binding(findings, claims, expected, quoted=found.quote is not None)
+        if found.quote is not None:
+            pcrs = raw_quote.checks(findings, found.quote, claims, nonce=nonce or b"")
+            _rooted_by_quote(findings, pcrs)
     _rest(findings)
     return conclude(
         findings,
-        Subject("evidence", hashlib.sha256(subject).hexdigest()),
+        Subject(_SUBJECTS.get(found.format, "evidence"), hashlib.sha256(subject).hexdigest()),
         simulated=chain.simulated,
         policy_sha256=given.policy_sha256,
         at=at,
@@ -154,32 +175,49 @@ def _platform_kind(findings: Findings, report: SnpReport, kind: str, *, claimed:
     )
 
 
-def _claims_binding(findings: Findings, claims: azure.Bound, expected: bytes) -> None:
-    """The quote holds the nonce; where the guest wrote user data, they must hold it too."""
-    step = placed.refused(claims.problem)
-    if claims.claims is not None:
+def _claims_binding(
+    findings: Findings, claims: azure.Bound, expected: bytes | None, *, quoted: bool
+) -> None:
+    """The user data hold what was asked for; behind a quote, which holds it, they may be unused."""
+    if claims.claims is None:
+        step = placed.refused(claims.problem)
+    elif expected is None:
+        step = steps.open_(placed.BINDING, "no nonce was given", claims.claims.user_data.hex())
+    else:
         own = claims.claims.user_data
-        step = placed.compared(own if any(own) else expected, expected)
-    findings.put(
-        step.code, step.verdict, expected=step.expected, observed=step.observed, hint=step.hint,
-        needed=True,
-    )  # fmt: skip
+        step = placed.compared(expected if quoted and not any(own) else own, expected)
+    _put(findings, step)
 
 
-def _report_binding(findings: Findings, report: SnpReport, expected: bytes) -> None:
+def _report_binding(
+    findings: Findings, report: SnpReport, expected: bytes | None, *, kind: str
+) -> None:
+    if expected is None:
+        return
     step = placed.compared(report.report_data, expected)
+    if kind in platform_kind.SERVICE_KINDS:
+        step = placed.refused(f"REPORT_DATA of {kind} guests is not the guest's own")
+    _put(findings, step)
+    _put(
+        findings,
+        Step(
+            "evidence-nonce",
+            step.verdict,
+            expected.hex(),
+            report.report_data.hex(),
+            "" if step.verdict == PASS else NOTHING + ": it answers another request",
+        ),
+    )
+
+
+def _put(findings: Findings, step: Step) -> None:
     findings.put(
-        step.code, step.verdict, expected=step.expected, observed=step.observed, hint=step.hint,
-        needed=True,
-    )  # fmt: skip
-    good = hmac.compare_digest(report.report_data, expected)
-    findings.put(
-        "evidence-nonce",
-        PASS if good else FAIL,
-        expected=expected.hex(),
-        observed=report.report_data.hex(),
-        hint="" if good else NOTHING + ": it answers another request",
-        needed=True,
+        step.code,
+        step.verdict,
+        expected=step.expected,
+        observed=step.observed,
+        hint=step.hint,
+        needed=step.verdict != NOT_CHECKED,
     )
 
 
