@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from troth.abi.hashes import zero
 from troth.documents import event_log, policy_json
-from troth.documents.event_log import CMDLINE, POLICY, VERITY
+from troth.documents.event_log import CMDLINE, INSTANCE, POLICY, VERITY
 from troth.documents.evidence import SOFTWARE, pcr_name, pcr_of
 from troth.errors import FormatError
 from troth.record import record
@@ -41,12 +41,14 @@ _UNREAD = "an event log that can be read"
 @record
 class Judged:
     """``replayed``: None where the log cannot be read; ``boot``: None where nothing predicts one;
-    ``policy``: the guest's, where reference values vouch for its bytes, else None.
+    ``policy``: the guest's, where reference values vouch for its bytes, else None;
+    ``instances``: contents of the events about the instance configuration.
     """  # noqa: D205 - the fields are the summary
 
     replayed: Replay | None
     boot: Boot | None
     policy: Policy | None
+    instances: tuple[bytes, ...] = ()
 
 
 def read(evidence: Evidence, matched: Matched) -> tuple[Judged, str]:
@@ -55,11 +57,11 @@ def read(evidence: Evidence, matched: Matched) -> tuple[Judged, str]:
         replayed = replay.replay(evidence.event_log)
     except FormatError as error:
         return Judged(None, None, None), f"[{error.code}] {error}"
-    values = matched.values
+    values, instances = matched.values, tuple(_verified(replayed, INSTANCE))
     if values is None:
-        return Judged(replayed, None, None), ""
+        return Judged(replayed, None, None, instances), ""
     boot = replay.compare(replayed, values, cases(values, matched))
-    return Judged(replayed, boot, _policy(replayed, values)), ""
+    return Judged(replayed, boot, _policy(replayed, values), instances), ""
 
 
 def cases(values: ReferenceValues, matched: Matched) -> tuple[Case, ...]:

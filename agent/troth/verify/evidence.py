@@ -21,6 +21,7 @@ from troth.documents import evidence as evidence_document
 from troth.documents.appraisal_policy import OneOf
 from troth.documents.evidence import SERVICE_KINDS
 from troth.documents.result import Notice, Subject
+from troth.documents.verdict import FAIL
 from troth.errors import FormatError
 from troth.record import record, replace
 from troth.verify import (
@@ -238,7 +239,11 @@ def _binding_checks(findings: Findings, found: Evidence, asked: Asked, placed: P
         findings.skip("caller", expected="the policy names none", observed=found.caller)
     step = placed.step
     findings.put(
-        step.code, step.verdict, expected=step.expected, observed=step.observed, hint=step.hint
+        step.code,
+        step.verdict,
+        expected=step.expected,
+        observed=step.observed,
+        hint=step.hint or (NOTHING if step.verdict == FAIL else ""),
     )
 
 
@@ -278,11 +283,11 @@ def _channel(findings: Findings, found: Evidence, asked: Asked) -> None:
 
 def _instance(findings: Findings, report: SnpReport, log: Judged, asked: Asked) -> None:
     name, unused = "instance", not any(report.host_data)
-    if log.boot is None or log.boot.difference is not None:
-        findings.skip(name, expected="a log of a boot that is predicted")
+    if log.replayed is None:
+        findings.skip(name, expected="an event log that can be read")
         return
-    taken = log.boot.instance
-    shown = taken.hex() if taken is not None else "none"
+    taken = log.instances[0] if log.instances else None
+    shown = words(content.hex() for content in log.instances)
     if asked.instance_sha256 is not None:
         findings.judge(
             name,

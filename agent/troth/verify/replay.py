@@ -101,13 +101,12 @@ class Replay:
 class Boot:
     """How a log compares: with ``case``, None where none fits; ``difference`` None where it does.
 
-    ``instance``: content of the event of that name, None without; ``runtime``: records
-    that came after the boot; ``unverified``: how many records nobody can read.
+    ``runtime``: records that came after the boot; ``unverified``: how many records
+    nobody can read.
     """
 
     case: Case | None
     difference: Difference | None
-    instance: bytes | None
     runtime: int
     unverified: int
 
@@ -162,51 +161,52 @@ def compare(replayed: Replay, values: ReferenceValues, cases: Sequence[Case]) ->
     unverified = sum(bool(item.unverified) for item in replayed.records)
     best: tuple[int, Boot] | None = None
     for case in cases:
-        place, difference, instance = _walk(replayed.records, expected_boot(values, case))
+        place, difference = _walk(replayed.records, expected_boot(values, case))
         fits = difference is None
         runtime = len(replayed.records) - place if fits else 0
-        boot = Boot(case if fits else None, difference, instance, runtime, unverified)
+        boot = Boot(case if fits else None, difference, runtime, unverified)
         if fits:
             return boot
         if best is None or place > best[0]:
             best = (place, boot)
     if best is None:
         nothing = Difference(0, POLICY, "", "a boot that reference values predict", "none is left")
-        return Boot(None, nothing, None, 0, unverified)
+        return Boot(None, nothing, 0, unverified)
     return best[1]
 
 
-def _walk(
-    records: Sequence[Record], expected: Sequence[Expected]
-) -> tuple[int, Difference | None, bytes | None]:
-    """(how many records agree, the first that does not, content of the instance event)."""
-    instance: bytes | None = None
-    keys_seen = at = 0
+def _walk(records: Sequence[Record], expected: Sequence[Expected]) -> tuple[int, Difference | None]:
+    """(how many records agree, the first that does not)."""
+    own = keys = at = 0
     for place, item in enumerate(records):
-        event = item.event
         if at == len(expected):
             late = _late(records, place)
-            return place if late is None else late.position, late, instance
-        after_phase = at > 0 and expected[at - 1] == _ENTER
-        if after_phase and event.kind == INSTANCE and instance is None and not keys_seen:
-            if item.unverified or event.pcr != PCR_OF[INSTANCE] or len(event.content) != 32:
-                return place, _difference(place, item, expected[at]), None
-            instance = event.content
-            continue
-        if after_phase and event.kind in KEY_EVENTS and event.pcr in BOOT_PCRS:
-            keys_seen += 1
-            continue
-        if not _is(item, expected[at]):
-            return place, _difference(place, item, expected[at]), instance
-        at += 1
-    if at < len(expected):
-        wanted = expected[at]
-        ended = Difference(
-            len(records), wanted.kind, wanted.volume, f"{wanted.kind} {wanted.shown}",
-            "the log ends before it",
-        )  # fmt: skip
-        return len(records), ended, instance
-    return len(records), None, instance
+            return (place, None) if late is None else (late.position, late)
+        event, entered = item.event, at > 0 and expected[at - 1] == _ENTER
+        if entered and event.kind == INSTANCE and not own and not keys and _is_instance(item):
+            own += 1
+        elif entered and event.kind in KEY_EVENTS and event.pcr in BOOT_PCRS:
+            keys += 1
+        elif _is(item, expected[at]):
+            at += 1
+        else:
+            return place, _difference(place, item, expected[at])
+    if at == len(expected):
+        return len(records), None
+    wanted = expected[at]
+    return len(records), Difference(
+        len(records),
+        wanted.kind,
+        wanted.volume,
+        f"{wanted.kind} {wanted.shown}",
+        "the log ends before it",
+    )
+
+
+def _is_instance(item: Record) -> bool:
+    """A digest in its register; which, only the launch knows."""
+    event = item.event
+    return not item.unverified and event.pcr == PCR_OF[INSTANCE] and len(event.content) == 32
 
 
 def _is(item: Record, wanted: Expected) -> bool:
