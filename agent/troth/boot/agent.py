@@ -19,7 +19,7 @@ import time
 from troth.boot.state import RUN, RUNTIME
 from troth.errors import Refusal
 from troth.linux import rights, signals
-from troth.linux.mount import TIGHT, become_root, bind, bind_all, mount
+from troth.linux.mount import MS_NOEXEC, MS_NOSUID, MS_RDONLY, TIGHT, become_root, bind, mount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ UNITS = "/run/systemd/system"
 #: Orders requests of all processes to the secure processor (``attest.pacing``).
 TURN = "/run/troth-report.turn"
 NOTIFY = f"{RUN}/state/notify"
+_CONFIGFS = "/sys/kernel/config"
+_DEVICES = ("null", "kmsg", "sev-guest")
 
 WATCHDOG_S = 30.0
 READY_S = 10.0
@@ -98,19 +100,32 @@ def _become(environ: dict[str, str]) -> NoReturn:
 
 
 def _own_root() -> None:
-    """The runtime as root, and of the machine only what the agent works with."""
+    """The runtime as root, and of the machine only what the agent works with.
+
+    User 0 may write to much of /proc/sys, /sys and /dev without any capability, so
+    what is not needed is not there, or read-only.
+    """
     rights.own_namespaces()
     root = f"{RUN}/runtime"
-    bind("/proc", f"{root}/proc")
-    bind("/dev", f"{root}/dev")
-    # With configfs, where reports are asked for.
-    bind_all("/sys", f"{root}/sys")
+    mount("proc", f"{root}/proc", flags=TIGHT, data="subset=pid")
+    bind("/sys", f"{root}/sys", flags=MS_RDONLY | TIGHT)
+    if os.path.ismount(_CONFIGFS):
+        # Where reports are asked for.
+        bind(_CONFIGFS, root + _CONFIGFS)
+    mount("tmpfs", f"{root}/dev", flags=MS_NOSUID | MS_NOEXEC, data="mode=0755,size=64k")
+    for name in os.listdir("/dev"):
+        if name in _DEVICES or name.startswith("tpmrm"):
+            _bind_file(f"/dev/{name}", root)
     mount("tmpfs", f"{root}/run", flags=TIGHT, data="mode=0755,size=64k")
     os.mkdir(root + RUN, 0o755)
     bind(RUN, root + RUN)
-    _make(root + TURN, b"", mode=0o600)
-    bind(TURN, root + TURN)
+    _bind_file(TURN, root)
     become_root(root)
+
+
+def _bind_file(path: str, root: str) -> None:
+    _make(root + path, b"", mode=0o600)
+    bind(path, root + path)
 
 
 def _speak_to_the_log() -> None:

@@ -39,11 +39,6 @@ def bind(source: str, target: str, *, flags: int = 0) -> None:
         syscalls.mount("", target, "", flags=MS_BIND | MS_REMOUNT | flags)
 
 
-def bind_all(source: str, target: str) -> None:
-    """Make ``source`` and every mount below it visible at ``target`` too, flags as they are."""
-    syscalls.mount(source, target, "", flags=MS_BIND | MS_REC)
-
-
 def move(source: str, target: str) -> None:
     """Move a mount, everything below it included."""
     syscalls.mount(source, target, "", flags=MS_MOVE)
