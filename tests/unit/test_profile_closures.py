@@ -15,8 +15,10 @@ import pytest
 
 from made_policy import INSTANCE, policy
 from troth.documents import stages
+from troth.documents.policy import Attest
 from troth.image.inputs import interpreter as python
 from troth.image.packing import initramfs, profile, python_closure
+from troth.record import replace
 
 LISTS = Path(__file__).parent / "data"
 #: The lists are those of Debian 12's interpreter; another one freezes other modules.
@@ -28,6 +30,7 @@ POLICIES = {
     "snp": policy(overlay="none", snp="required"),
     "simulated": policy(overlay="none", snp="simulated"),
     "instance": policy(overlay="none", snp="required", instance=INSTANCE),
+    "quote": replace(policy(overlay="none", snp="simulated"), attest=Attest(quote=True)),
 }
 #: Each costs a boot more than all its mounts; a short-lived worker may use them, PID 1 not.
 NEVER_IN_PID1 = {

@@ -23,7 +23,7 @@ from troth.documents import stages
 from troth.errors import BuildError
 from troth.image import program
 from troth.image.inputs import interpreter as python
-from troth.image.packing import entry, launcher, library_closure, python_closure
+from troth.image.packing import entry, extension, launcher, library_closure, python_closure
 from troth.image.packing import profile as profiles
 from troth.record import record
 
@@ -94,7 +94,9 @@ def collect(request: Request, *, data: Path | None = None) -> Collected:
     """
     target = request.interpreter
     place = data or profiles.data_directory()
-    modules = python_closure.close(target, _entry_modules(request))
+    modules = python_closure.close(
+        target, _entry_modules(request), also=extension.of_profiles(request.profiles, target)
+    )
     entries = [*_skeleton(target), *_bytecode(target, modules)]
     libraries = _libraries(request, modules)
     binaries = _binaries(target, modules, libraries)

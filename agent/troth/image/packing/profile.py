@@ -38,7 +38,8 @@ class Profile:
     ``python``: modules to pack besides what imports show; ``libraries``:
     sonames opened at run time; ``where_present``, ``kernel_modules``: by name,
     the former may be missing in a kernel; ``budget_bytes``: what it may add to
-    the uncompressed archive.
+    the uncompressed archive; ``extensions``: compiled modules of other packages,
+    by their full names.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Profile:
     where_present: tuple[str, ...]
     kernel_modules: tuple[str, ...]
     budget_bytes: int
+    extensions: tuple[str, ...] = ()
 
 
 @record
@@ -74,6 +76,10 @@ def _has_overlay(policy: Policy) -> bool:
     return policy.overlay != "none"
 
 
+def _quotes(policy: Policy) -> bool:
+    return policy.attest.quote
+
+
 def _is_simulated(policy: Policy) -> bool:
     return policy.snp == "simulated"
 
@@ -94,6 +100,7 @@ PROFILES: tuple[tuple[str, Callable[[Policy], bool]], ...] = (
     ("instance", _takes_instance),
     ("agent", stages.has_agent),
     ("snp", _has_snp),
+    ("quote", _quotes),
     ("sev-guest", _demands_snp),
     ("simulated", _is_simulated),
 )
@@ -114,6 +121,7 @@ def load(name: str, *, data: Path | None = None) -> Profile:
         where_present=table.names("where_present"),
         kernel_modules=table.names("kernel_modules"),
         budget_bytes=table.size("budget_bytes"),
+        extensions=table.names("extensions") if table.has("extensions") else (),
     )
     table.close()
     return found
@@ -177,6 +185,9 @@ class _Table:
         if key not in self._table:
             raise BuildError("profile-format", f"{key} is missing", where=self._where)
         return self._table.pop(key)
+
+    def has(self, key: str) -> bool:
+        return key in self._table
 
     def names(self, key: str) -> tuple[str, ...]:
         value = self._take(key)

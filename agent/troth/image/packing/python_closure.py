@@ -79,13 +79,18 @@ def has_module(name: str, *, root: Path | None = None) -> bool:
 
 
 def close(
-    interpreter: Interpreter, entries: Sequence[tuple[str, str]], *, root: Path | None = None
+    interpreter: Interpreter,
+    entries: Sequence[tuple[str, str]],
+    *,
+    root: Path | None = None,
+    also: Sequence[PythonModule] = (),
 ) -> Closure:
     """The modules behind ``entries``, pairs of (module, phrase that says who wants it).
 
-    ``root``: the directory that holds the troth package, default our own.
-    Raises ``BuildError``: ``python-import``, ``python-origin`` (a module from
-    a place nobody declared), ``python-kind``.
+    ``root``: the directory that holds the troth package, default our own;
+    ``also``: modules of other packages, taken as they are. Raises ``BuildError``:
+    ``python-import``, ``python-origin`` (a module from a place nobody declared),
+    ``python-kind``.
     """
     place = (root or package_root()).resolve()
     words: dict[str, str] = {name: f"python: {why}" for name, why in (*_START, *entries)}
@@ -102,7 +107,9 @@ def close(
                     fresh.setdefault(word, f"python: {module.name} imports it")
         added = {word: why for word, why in fresh.items() if word not in words}
         if not added:
-            return _closure(interpreter, place, loaded, list(words.values()))
+            found = _closure(interpreter, place, loaded, list(words.values()))
+            modules = sorted((*found.modules, *also), key=lambda module: module.path)
+            return Closure(tuple(modules), found.builtin)
         words.update(added)
     raise BuildError("python-import", f"lazy imports nest more than {_MAX_ROUNDS} deep")
 
