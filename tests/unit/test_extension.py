@@ -31,7 +31,8 @@ def package(tmp_path, monkeypatch, *files):
 
 
 def test_found_without_running_the_package(tmp_path, monkeypatch, target):
-    package(tmp_path, monkeypatch, "made_pkg/__init__.py", "made_pkg/sub/_ext.abi3.so")
+    package(tmp_path, monkeypatch, "made_pkg/__init__.py", "made_pkg/sub/__init__.py",
+            "made_pkg/sub/_ext.abi3.so")  # fmt: skip
     found = extension.find("made_pkg.sub._ext", target, why="a test")
     assert (found.path, found.origin) == (
         "made_pkg/sub/_ext.abi3.so", tmp_path / "made_pkg/sub/_ext.abi3.so",
