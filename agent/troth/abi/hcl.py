@@ -73,13 +73,18 @@ class HclReport:
         return _HASHES[self.hash_type](self.claims).digest().ljust(64, b"\0")
 
 
+def is_report(data: bytes) -> bool:
+    """Whether ``data`` begins as such a report does."""
+    return data[:4] == _SIGNATURE
+
+
 def parse(data: bytes, *, where: str = "") -> HclReport:
     """The report in ``data``, the content of ``NV_REPORT``.
 
     Raises ``FormatError``: ``hcl-magic``, ``hcl-size``, ``hcl-version``,
     ``hcl-hash``, ``hcl-bounds``.
     """
-    if data[:4] != _SIGNATURE:
+    if not is_report(data):
         raise FormatError("hcl-magic", "this is no report of Azure's paravisor", where=where)
     first_free = _RUNTIME_AT + _RUNTIME.size
     if not first_free <= len(data) <= MAX_BYTES:

@@ -9,26 +9,33 @@ from typing import TYPE_CHECKING
 from troth.abi import snp_report
 from troth.cli import reference_file, seen_guests, verify_inputs
 from troth.cli.results import exit_status, show
-from troth.documents import appraisal_policy_toml, binding, evidence, instance_disk
+from troth.documents import (
+    appraisal_policy_toml,
+    azure_evidence,
+    binding,
+    evidence,
+    instance_disk,
+    kbs_evidence,
+)
 from troth.documents.verdict import PASS, PASS_SIMULATED
 from troth.record import replace
 from troth.signing import channel_keys
-from troth.verify import replay
+from troth.verify import foreign, replay
 from troth.verify.endorsements import Endorsements
 from troth.verify.evidence import Asked, Given, appraise
 from troth.verify.seen import Seen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Protocol
 
+    from troth.documents.foreign import ForeignEvidence
     from troth.documents.result import Result
 
     class EvidenceOptions(Protocol):
         """What the grammar gives to ``evidence``."""
 
         file: str
-        reference: str
+        reference: str | None
         key: list[str]
         policy: str
         nonce: str
@@ -42,7 +49,10 @@ if TYPE_CHECKING:
         accept_simulated: bool
         json: bool
 
-    Judge = Callable[[bytes, "EvidenceOptions", Asked, Given, int], Result]
+    class Reader(Protocol):
+        """Reads one form."""
+
+        def __call__(self, data: bytes, *, where: str) -> ForeignEvidence: ...
 
 
 _DIGEST_CHARS = 64
@@ -66,16 +76,28 @@ def verify(options: EvidenceOptions) -> int:
     at = verify_inputs.moment(options.at)
     data = verify_inputs.read(options.file, evidence.LIMIT_BYTES + 1, code="evidence-file")
     policy_bytes = verify_inputs.read(options.policy, 1 << 20, code="verify-policy-file")
-    given = Given(
-        document=reference_file.read(options.reference),
-        keys=reference_file.public_keys(options.key),
-        endorsements=Endorsements(())
-        if options.certs is None
-        else verify_inputs.certificates(options.certs),
-        policy=appraisal_policy_toml.parse(policy_bytes, where=options.policy),
-        policy_sha256=sha256(policy_bytes).hexdigest(),
-    )
-    result = FORMATS[options.format](data, options, asked, given, at)
+    policy = appraisal_policy_toml.parse(policy_bytes, where=options.policy)
+    policy_sha256 = sha256(policy_bytes).hexdigest()
+    keys = reference_file.public_keys(options.key)
+    endorsed = Endorsements(())
+    if options.certs is not None:
+        endorsed = verify_inputs.certificates(options.certs)
+    document = None if options.reference is None else reference_file.read(options.reference)
+    reader = READERS.get(options.format)
+    if reader is not None:
+        _only_for_troth(options)
+        result = foreign.appraise(
+            reader(data, where=options.file),
+            nonce=asked.nonce,
+            given=foreign.Given(document, keys, endorsed, policy, policy_sha256),
+            subject=data,
+            at=at,
+        )
+    elif document is None:
+        raise verify_inputs.wrong("--reference is needed: it says what a good guest is")
+    else:
+        given = Given(document, keys, endorsed, policy, policy_sha256)
+        result = _troth(data, options, asked, given, at)
     show(result, as_json=options.json)
     return exit_status(result, accept_simulated=options.accept_simulated)
 
@@ -93,8 +115,23 @@ def _troth(data: bytes, options: EvidenceOptions, asked: Asked, given: Given, at
     return result
 
 
-#: Format of the file -> what judges it.
-FORMATS: dict[str, Judge] = {"troth": _troth}
+#: Form of another project -> what reads it.
+READERS: dict[str, Reader] = {
+    "kbs-snp": kbs_evidence.parse,
+    "az-snp-vtpm": azure_evidence.parse,
+}
+
+
+def _only_for_troth(options: EvidenceOptions) -> None:
+    """What other projects' forms do not carry cannot be asked of them."""
+    for name, value in (
+        ("--user-data", options.user_data),
+        ("--channel-key", options.channel_key),
+        ("--instance", options.instance),
+        ("--state", options.state),
+    ):
+        if value is not None:
+            raise verify_inputs.wrong(f"{name} is for troth's own evidence")
 
 
 def _channel(text: str | None) -> bytes | None:

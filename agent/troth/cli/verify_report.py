@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from typing import TYPE_CHECKING
 
-from troth.abi import snp_report
+from troth.abi import hcl, snp_report
 from troth.cli import verify_inputs
 from troth.cli.results import exit_status, show
-from troth.documents import appraisal_policy_toml, binding
+from troth.documents import appraisal_policy_toml, azure_evidence, binding
+from troth.verify import foreign
 from troth.verify.appraise import appraise, judge_chain
 
 if TYPE_CHECKING:
@@ -34,20 +36,36 @@ def report(options: ReportOptions) -> int:
 
     Raises ``UsageError``: ``report-file``, ``verify-policy-*``,
     ``certs-directory``, ``nonce-length``, ``verify-option``; ``FormatError``:
-    ``snp-report-*`` for a file that is no report of a known version.
+    ``snp-report-*`` for a file that is no report of a known version, ``hcl-*``
+    for a paravisor's that does not read.
     """
     expected = _expected_report_data(options)
     at = verify_inputs.moment(options.at)
-    data = verify_inputs.read(options.file, snp_report.REPORT_BYTES + 1, code="report-file")
+    data = verify_inputs.read(options.file, hcl.MAX_BYTES + 1, code="report-file")
     policy_bytes = verify_inputs.read(options.policy, 1 << 20, code="verify-policy-file")
     policy = appraisal_policy_toml.parse(policy_bytes, where=options.policy)
-    found = snp_report.parse(data, where=options.file)
     given = verify_inputs.certificates(options.certs)
+    policy_sha256 = hashlib.sha256(policy_bytes).hexdigest()
+    if hcl.is_report(data):
+        sys.stderr.write(
+            f"troth: {options.file} is a report of Azure's paravisor: the hardware's report in it "
+            "is judged, and the claims that it binds\n"
+        )
+        result = foreign.appraise(
+            azure_evidence.of_hcl(data, where=options.file),
+            nonce=expected,
+            given=foreign.Given(None, (), given, policy, policy_sha256),
+            subject=data,
+            at=at,
+        )
+        show(result, as_json=options.json)
+        return exit_status(result, accept_simulated=options.accept_simulated)
+    found = snp_report.parse(data, where=options.file)
     result = appraise(
         found,
         judge_chain(found, given, policy, at=at),
         policy,
-        policy_sha256=hashlib.sha256(policy_bytes).hexdigest(),
+        policy_sha256=policy_sha256,
         expected_report_data=expected,
         at=at,
     )

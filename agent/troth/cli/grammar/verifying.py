@@ -6,7 +6,7 @@ from __future__ import annotations
 from troth.cli.grammar.shape import JSON, STATUS, Option, Positional, Verb
 
 #: Of evidence; ``cli.verify_evidence`` has what judges each.
-FORMATS = ("troth",)
+FORMATS = ("troth", "kbs-snp", "az-snp-vtpm")
 
 VERIFY_INIT_POLICY = Verb(
     words=("verify", "init-policy"),
@@ -63,10 +63,9 @@ VERIFY_EVIDENCE = Verb(
     options=(
         Option(
             ("--reference",),
-            "reference values, signed, or a bundle directory",
+            "reference values, signed, or a bundle directory; other projects' forms go without",
             metavar="FILE",
             kind="file",
-            required=True,
         ),
         Option(
             ("--key",),
