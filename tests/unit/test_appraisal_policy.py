@@ -272,12 +272,15 @@ def test_every_key_stands_on_the_page():
         assert f"`{name}`" in text
 
 
+ROOMS = ("appraise.py", "evidence.py", "foreign.py")
+
+
 def test_warnings_are_on_the_page():
     page = Path(__file__).parents[2]
     written = re.findall(
         r"^\| \*([a-z-]+)\* \|", (page / "docs/checks.md").read_text(), re.MULTILINE
     )
-    rooms = [page / "agent/troth/verify" / name for name in ("appraise.py", "evidence.py")]
+    rooms = [page / "agent/troth/verify" / name for name in ROOMS]
     source = "".join(path.read_text("utf-8") for path in rooms)
     assert sorted(written) == sorted(re.findall(r'Notice\(\s*"([a-z-]+)"', source))
 

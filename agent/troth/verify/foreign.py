@@ -36,7 +36,6 @@ from troth.verify.appraise import conclude, judge_chain, notices, report_finding
 from troth.verify.endorsements import Endorsements
 from troth.verify.evidence import Asked, with_expectations
 from troth.verify.findings import NOTHING, words
-from troth.verify.steps import Step
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
     from troth.verify.checks_reference import Matched
     from troth.verify.findings import Findings
     from troth.verify.platform_kind import Below
+    from troth.verify.steps import Step
 
 DIRECT = "direct"
 #: Format -> the platform kind that evidence of it claims.
@@ -59,6 +59,7 @@ CLAIMS = {
     foreign.HCL: AZURE_PARAVISOR,
 }
 
+_NONCE = "evidence-nonce"
 _SUBJECTS = {foreign.HCL: "snp-report"}
 
 
@@ -198,16 +199,13 @@ def _report_binding(
     if kind in platform_kind.SERVICE_KINDS:
         step = placed.refused(f"REPORT_DATA of {kind} guests is not the guest's own")
     _put(findings, step)
-    _put(
-        findings,
-        Step(
-            "evidence-nonce",
-            step.verdict,
-            expected.hex(),
-            report.report_data.hex(),
-            "" if step.verdict == PASS else NOTHING + ": it answers another request",
-        ),
-    )
+    wanted, found = expected.hex(), report.report_data.hex()
+    if step.verdict == PASS:
+        _put(findings, steps.passed(_NONCE, wanted, found))
+    else:
+        _put(
+            findings, steps.failed(_NONCE, wanted, found, NOTHING + ": it answers another request")
+        )
 
 
 def _put(findings: Findings, step: Step) -> None:
