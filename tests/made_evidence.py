@@ -105,12 +105,17 @@ def pcrs(events=BOOT, banks=("sha256", "sha384")):
     return found
 
 
-def bound(tree, ak_name=b""):
-    """The 64 bytes of troth-evidence-v1 for a document without a quote."""
-    registers = b"".join(
-        field(item["name"].encode()) + field(bytes.fromhex(item["value"]))
-        for item in sorted(tree["registers"], key=lambda item: item["name"])
-    )
+def bound(tree):
+    """The 64 bytes of troth-evidence-v1 for a document; the key is named by SHA-256."""
+    listed = {item["name"]: bytes.fromhex(item["value"]) for item in tree["registers"]}
+    ak_name = quote = b""
+    if tree["tpm"] is not None:
+        parts = {name: base64.b64decode(tree["tpm"][name]) for name in QUOTE_PARTS}
+        ak_name = b"\x00\x0b" + hashlib.sha256(parts["ak_public"]).digest()
+        quote = hashlib.sha256(parts["attest"] + parts["signature"]).digest()
+        if tree["tpm"]["counters"] is not None:
+            listed["tpm-counters"] = struct.pack("<IIQ", *tree["tpm"]["counters"].values())
+    registers = b"".join(field(name.encode()) + field(listed[name]) for name in sorted(listed))
     values = (
         (1, struct.pack("<I", 1)),
         (2, b"troth-evidence-v1"),
@@ -118,7 +123,7 @@ def bound(tree, ak_name=b""):
         (4, tree["platform_kind"].encode()),
         (5, bytes.fromhex(tree["channel_key_sha256"])),
         (6, ak_name),
-        (7, b""),
+        (7, quote),
         (8, registers),
         (9, hashlib.sha384(base64.b64decode(tree["event_log"])).digest()),
         (10, struct.pack("<Q", tree["log_records"])),
@@ -126,6 +131,20 @@ def bound(tree, ak_name=b""):
         (12, bytes.fromhex(tree["user_data"])),
     )
     return hashlib.sha512(b"".join(bytes([kind]) + field(value) for kind, value in values)).digest()
+
+
+QUOTE_PARTS = ("ak_public", "attest", "signature")
+
+
+def tpm_tree(part):
+    """A ``TpmPart`` as the document has it."""
+    counters = part.counters
+    return {
+        **{name: b64(getattr(part, name)) for name in QUOTE_PARTS},
+        "pcrs": [{"bank": p.bank, "index": p.index, "value": p.value.hex()} for p in part.pcrs],
+        "counters": counters
+        and {name: getattr(counters, name) for name in counters.__match_args__},
+    }
 
 
 def field(value):
