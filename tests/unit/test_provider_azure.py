@@ -16,9 +16,12 @@ import made_hcl
 import made_report
 from model_tpm import DEFINE, OWNER_RW, READ, WRITE, WRITTEN, ModelTpm
 from troth.abi import hcl, snp_report
-from troth.attest import choice, provider_azure
+from troth.attest import choice, pacing, provider_azure
+from troth.attest.client import AgentClient
 from troth.attest.provider_azure import AzureProvider
-from troth.documents import hcl_claims
+from troth.cli import report
+from troth.documents import binding, hcl_claims, report_answer
+from troth.documents.report_answer import ReportAnswer
 from troth.errors import HostError, ProviderError
 
 VECTORS = Path(os.environ.get("TROTH_VECTORS", Path(__file__).parents[3] / "shared/vectors"))
@@ -355,3 +358,52 @@ def test_a_genuine_report_of_the_boot_is_not_fresh():
     found = hcl.parse(answer.manifest)
     assert snp_report.parse(answer.report).report_data == found.report_data
     assert hcl_claims.parse(found.claims).key("HCLAkPub") is not None
+
+
+# --- what troth report gives -----------------------------------------------------------------
+
+
+def test_troth_report_gives_the_paravisors_whole_report(monkeypatch, tmp_path, capsysbinary):
+    nonce = bytes(range(32))
+    bound = binding.report_binding(nonce)
+    monkeypatch.setattr(choice, "choose", lambda _names: azure(Paravisor()))
+    pacer = pacing.Pacer(str(tmp_path / "turn"), interval_s=0)
+    monkeypatch.setattr(report, "Pacer", lambda: pacer)
+    words = {"nonce": nonce.hex(), "provider": "azure-vtpm"}
+    report.report(report.Options(**words, format="hex"))
+    expected = made_hcl.blob(made_hcl.claims(bound))
+    assert capsysbinary.readouterr().out == expected.hex().encode() + b"\n"
+    report.report(report.Options(**words, format="json"))
+    answer = report_answer.parse(capsysbinary.readouterr().out)
+    assert answer.service == expected
+    assert answer.report == expected[32:1216]
+    assert answer.provider == "azure-vtpm"
+    assert hcl_claims.bound_user_data(answer.service, answer.report) == bound
+
+
+def test_whose_user_data_count():
+    body = made_hcl.claims(DATA)
+    raw = made_report.report(report_data=made_hcl.bound(body))
+    good = made_hcl.blob(body, raw)
+    assert hcl_claims.bound_user_data(good, raw) == DATA
+    for service, hardware in (
+        (made_hcl.blob(made_hcl.claims(DATA[::-1]), raw), raw),
+        (good, made_report.report(report_data=made_hcl.bound(body), vmpl=1)),
+        (made_hcl.blob(body, raw, report_type=4), raw),
+    ):
+        assert hcl_claims.bound_user_data(service, hardware) == b""
+
+
+@pytest.mark.parametrize("lie", ["", "other", "unbound"])
+def test_the_agents_answer_is_compared_with_what_was_asked(monkeypatch, lie):
+    nonce = bytes(range(32))
+    bound = binding.report_binding(nonce)
+    body = made_hcl.claims(bound[::-1] if lie == "other" else bound)
+    raw = made_report.report(report_data=bound if lie == "unbound" else made_hcl.bound(body))
+    made = ReportAnswer(raw, b"", "azure-vtpm", nonce, b"", made_hcl.blob(body, raw))
+    monkeypatch.setattr(AgentClient, "_post", lambda self, path, asked: report_answer.print_(made))
+    client = AgentClient("/nowhere")
+    if lie:
+        assert code_of(client.report, nonce) == "provider-mismatch"
+    else:
+        assert client.report(nonce) == made

@@ -56,7 +56,9 @@ def report(parts: Parts, exchange: Exchange) -> None:
     )
 
     def shown(found: Answer) -> Response:
-        answer = ReportAnswer(found.report, found.certificates, found.provider, nonce, user_data)
+        answer = ReportAnswer(
+            found.report, found.certificates, found.provider, nonce, user_data, found.manifest
+        )
         return Response(200, report_answer.print_(answer))
 
     _ask(parts, exchange, question, Answer, shown)

@@ -80,13 +80,17 @@ def _direct(nonce: bytes, user_data: bytes, options: Options) -> ReportAnswer:
     found = Pacer().run(
         lambda: source.report(report_data, vmpl=vmpl, key_selection=0), timeout_s=_TURN_S
     )
-    return ReportAnswer(found.report, found.certificates, found.provider, nonce, user_data)
+    return ReportAnswer(
+        found.report, found.certificates, found.provider, nonce, user_data, found.manifest
+    )
 
 
 def _printed(answer: ReportAnswer, form: str) -> bytes:
     if form == "json":
         return report_answer.print_(answer)
-    return answer.report if form == "bin" else answer.report.hex().encode() + b"\n"
+    # Below a paravisor the hardware's report alone binds nothing that the asker knows.
+    data = answer.service or answer.report
+    return data if form == "bin" else data.hex().encode() + b"\n"
 
 
 def _show(data: bytes, *, binary: bool) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import binascii
 
+from troth.abi import hcl
 from troth.documents import strict
 from troth.errors import FormatError
 from troth.record import record
@@ -23,6 +24,8 @@ LIMIT_BYTES = 16384
 MAX_KEYS = 16
 USER_DATA_BYTES = 64
 _MODULUS_BYTES = (128, 1024)
+# Of the hardware's report: AMD 56860, table "ATTESTATION_REPORT structure".
+_REPORT_DATA = slice(0x50, 0x90)
 
 
 @record
@@ -64,6 +67,19 @@ def parse(data: bytes, *, where: str = "") -> HclClaims:
     if not isinstance(machine, dict):
         raise _wrong("vm-configuration is no object", where)
     return HclClaims(keys, _user_data(top, where), machine)
+
+
+def bound_user_data(service: bytes, report: bytes, *, where: str = "") -> bytes:
+    """The user data that the paravisor's report ``service`` carries around ``report``.
+
+    Empty where ``service`` holds another report, or REPORT_DATA is not the digest of
+    the claims. No signature is looked at. Raises ``FormatError``: ``hcl-*``, ``json-*``.
+    """
+    found = hcl.parse(service, where=where)
+    bound = report[_REPORT_DATA] == found.report_data
+    if not bound or found.hardware_report != report or found.report_type != hcl.SNP:
+        return b""
+    return parse(found.claims, where=where).user_data
 
 
 def _key(item: object, where: str) -> tuple[str, RsaKey]:

@@ -67,11 +67,12 @@ _LATER: Tree = {
     "headers": {"Retry-After": {"schema": _COUNT, "description": "seconds"}},
 }
 _REPORT = _object(
-    ("schema", "provider", "report", "certificates", "binding"),
+    ("schema", "provider", "report", "certificates", "service", "binding"),
     schema={"const": "troth-report-answer-v1"},
     provider=_TEXT,
     report=_BASE64,
     certificates=_BASE64,
+    service=_BASE64,
     binding=_object(
         ("rule", "nonce", "user_data"),
         rule={"const": "troth-report-v1"},

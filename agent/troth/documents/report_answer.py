@@ -25,7 +25,8 @@ _PROVIDERS = ("configfs-tsm", "sev-guest", "azure-vtpm")
 @record
 class ReportAnswer:
     """``report``: 1184 bytes; ``certificates``: the host's table, empty where it gave none;
-    ``provider``: which way it came; ``nonce``, ``user_data``: what the report is bound to.
+    ``provider``: which way it came; ``nonce``, ``user_data``: what the report is bound to;
+    ``service``: the paravisor's whole report, whose claims hold the binding; empty elsewhere.
     """  # noqa: D205 - the fields are the summary
 
     report: bytes
@@ -33,6 +34,7 @@ class ReportAnswer:
     provider: str
     nonce: bytes
     user_data: bytes
+    service: bytes = b""
 
 
 def print_(answer: ReportAnswer) -> bytes:
@@ -43,6 +45,7 @@ def print_(answer: ReportAnswer) -> bytes:
             "provider": answer.provider,
             "report": _text(answer.report),
             "certificates": _text(answer.certificates),
+            "service": _text(answer.service),
             "binding": {
                 "rule": _RULE,
                 "nonce": answer.nonce.hex(),
@@ -67,6 +70,7 @@ def parse(data: bytes, *, where: str = "") -> ReportAnswer:
         provider=top.text("provider", allowed=_PROVIDERS),
         nonce=_hex(bound.text("nonce"), where),
         user_data=_hex(bound.text("user_data"), where),
+        service=_bytes(top.text("service"), where) if top.has("service") else b"",
     )
     bound.close()
     top.close()
