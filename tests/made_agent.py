@@ -115,7 +115,7 @@ def ask(path, *args, **kwargs):
         return caller.ask(*args, **kwargs)
 
 
-def make_log(tmp_path, *, tpm_kind=""):
+def make_log(tmp_path, *, tpm_kind="", tpm_clock=None):
     """A log as PID 1 leaves it, and its words about it."""
     state = tmp_path / "state"
     state.mkdir()
@@ -127,6 +127,7 @@ def make_log(tmp_path, *, tpm_kind=""):
     words = {
         "schema": "troth-boot-v1", "handover": "/sbin/init", "tpm_kind": tpm_kind,
         "events": len(events), "software_register": register.replay(events).hex(), "stages": [],
+        "tpm_clock": tpm_clock,
     }  # fmt: skip
     (state / "boot.json").write_text(json.dumps(words))
     return log, len(events)

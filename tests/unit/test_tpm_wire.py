@@ -100,3 +100,14 @@ def test_values_are_told_apart_by_bank_and_pcr() -> None:
     other[13] ^= 1
     with pytest.raises(FormatError):
         tpm_wire.pcr_values(bytes(other), ("sha1", "sha256"), (11, 14))
+
+
+def test_clock():
+    """Part 3, 29.1: TPMS_TIME_INFO is time, then clock, resets, restarts, safe."""
+    assert tpm_wire.read_clock() == bytes.fromhex("8001 0000000a 00000181")
+    body = bytes.fromhex("00000000000003e8 00000000000007d0 00000005 00000002 01")
+    assert tpm_wire.clock(body) == (5, 2, 2000)
+    for wrong in (b"", body[:-1], body + b"\0"):
+        with pytest.raises(FormatError) as caught:
+            tpm_wire.clock(wrong)
+        assert caught.value.code == "tpm-response"

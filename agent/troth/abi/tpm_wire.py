@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The four TPM 2.0 commands that PID 1 speaks, as bytes (big endian).
+"""The few TPM 2.0 commands that PID 1 speaks, as bytes (big endian).
 
 TPM 2.0 Library part 2 (structures) and part 3 (commands): GetCapability
-(30.2), PCR_Read (22.4), PCR_Extend (22.2), NV_ReadPublic (31.6). Everything
-else goes through a library in another process.
+(30.2), PCR_Read (22.4), PCR_Extend (22.2), NV_ReadPublic (31.6), ReadClock
+(29.1). Everything else goes through a library in another process.
 """
 
 from __future__ import annotations
 
-from struct import Struct, error, pack, unpack_from
+from struct import Struct, error, pack, unpack, unpack_from
 
 from troth.errors import FormatError
 
 _HEADER = Struct(">HII")
 _NO_SESSIONS, _SESSIONS = 0x8001, 0x8002
 _CC_NV_READ_PUBLIC, _CC_GET_CAPABILITY, _CC_PCR_READ, _CC_PCR_EXTEND = 0x169, 0x17A, 0x17E, 0x182
+_CC_READ_CLOCK = 0x181
 _CAP_PCRS = 5
 #: The empty password: session TPM_RS_PW, no nonce, no attributes, no HMAC.
 _PASSWORD = pack(">IHBH", 0x40000009, 0, 0, 0)
@@ -50,6 +51,20 @@ def pcr_extend(pcr: int, digests: tuple[tuple[str, bytes], ...]) -> bytes:
 def nv_read_public(index: int) -> bytes:
     """NV_ReadPublic of NV ``index``."""
     return _command(_NO_SESSIONS, _CC_NV_READ_PUBLIC, pack(">I", index))
+
+
+def read_clock() -> bytes:
+    """ReadClock."""
+    return _command(_NO_SESSIONS, _CC_READ_CLOCK, b"")
+
+
+def clock(body: bytes) -> tuple[int, int, int]:
+    """(resets, restarts, milliseconds) of ReadClock's answer. ``FormatError`` ``tpm-response``."""
+    try:
+        _time, milliseconds, resets, restarts, _safe = unpack(">QQIIB", body)
+    except error:
+        raise FormatError("tpm-response", "an answer of another size about the clock") from None
+    return resets, restarts, milliseconds
 
 
 def response(data: bytes) -> tuple[int, bytes]:

@@ -20,7 +20,7 @@ import time
 
 from troth.abi import tpm_attest
 from troth.documents import event_log_json, evidence
-from troth.documents.evidence import Evidence, PcrValue, ServicePart, TpmPart
+from troth.documents.evidence import Counters, Evidence, PcrValue, ServicePart, TpmPart
 from troth.errors import FormatError, HostError
 from troth.measure import register
 from troth.record import record, replace
@@ -130,7 +130,7 @@ class EvidenceMaker:
             event_log=data,
             log_records=len(events),
             registers=tuple(sorted(registers)),
-            tpm=None if quoted is None else _part(quoted),
+            tpm=None if quoted is None else _part(quoted, log.tpm_clock),
         )
 
 
@@ -162,13 +162,13 @@ def _read(log: RuntimeLog) -> dict[tuple[str, int], bytes]:
     }
 
 
-def _part(quoted: Quoted) -> TpmPart:
+def _part(quoted: Quoted, clock: tuple[int, int, int] | None) -> TpmPart:
     return TpmPart(
         quoted.ak_public,
         quoted.attest,
         quoted.signature,
         tuple(PcrValue(bank, index, value) for (bank, index), value in sorted(quoted.pcrs.items())),
-        None,
+        None if clock is None else Counters(*clock),
     )
 
 

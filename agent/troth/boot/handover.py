@@ -162,12 +162,13 @@ def _write_state(state: State) -> None:
     """/run/troth/state/boot.json, for ``troth status``."""
     stages = ",".join(f"[{quote(name)},{ms}]" for name, ms in state.times_ms)
     own = state.own_report
+    clock = "null" if state.tpm_clock is None else "[{},{},{}]".format(*state.tpm_clock)
     host_data, report_id = ("", "") if own is None else (own.host_data.hex(), own.report_id.hex())
     text = (
         f'{{"schema":"troth-boot-v1","handover":{quote(state.policy.handover.argv[0])},'
         f'"tpm_kind":{quote(state.tpm_kind)},"events":{state.events.count},'
         f'"software_register":"{state.events.register.hex()}","stages":[{stages}],'
-        f'"host_data":"{host_data}","report_id":"{report_id}"}}\n'
+        f'"host_data":"{host_data}","report_id":"{report_id}","tpm_clock":{clock}}}\n'
     )
     fd = os.open(f"{RUN}/state/boot.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:

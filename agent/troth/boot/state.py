@@ -33,9 +33,10 @@ class State:
 
     ``environ``, ``arguments``: as the kernel gave them; ``names``: what the
     rootfs held before anything was mounted; ``cmdline``: as found, without
-    newline; ``log``: None until stage tee; ``disks`` and ``maps``: by volume
-    name; ``own_report``: after stage tee, where the policy wants SNP; ``sealed``:
-    after the caps, when nothing may be measured any more;
+    newline; ``log``: None until stage tee; ``tpm_clock``: resets, restarts and
+    milliseconds before the first event, where the policy wants quotes; ``disks``
+    and ``maps``: by volume name; ``own_report``: after stage tee, where the policy
+    wants SNP; ``sealed``: after the caps, when nothing may be measured any more;
     ``times_ms``: (stage, duration).
     """
 
@@ -58,6 +59,7 @@ class State:
         "started_ns",
         "times_ms",
         "tpm",
+        "tpm_clock",
         "tpm_kind",
     )
 
@@ -75,6 +77,7 @@ class State:
         self.kmsg: Kmsg | None = None
         self.log: EventLog | None = None
         self.tpm: TpmDevice | None = None
+        self.tpm_clock: tuple[int, int, int] | None = None
         self.tpm_kind = ""
         self.disks: dict[str, Disk] = {}
         self.maps: dict[str, Map] = {}

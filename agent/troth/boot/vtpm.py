@@ -69,6 +69,8 @@ def _open(state: State) -> tuple[Tpm | None, tuple[str, ...]]:
     banks = tpm.banks()
     if not set(banks) - {"sha1"}:
         raise Refusal("tpm-bank", "the TPM has no active bank better than SHA-1")
+    if policy.attest.quote:
+        state.tpm_clock = tpm.clock()
     return tpm, banks
 
 

@@ -20,7 +20,8 @@ class BootState:
     """``handover``: the next init; ``tpm_kind``: "" where no TPM was used; ``events``: so far;
     ``software_register``: 48 bytes in hex; ``stages``: (name, milliseconds);
     ``host_data``, ``report_id``: 32 bytes in hex of the guest's own report, "" where
-    the policy wants none.
+    the policy wants none; ``tpm_clock``: resets, restarts and milliseconds of the
+    TPM before the first event, None where the policy wants no quotes.
     """  # noqa: D205 - the fields are the summary
 
     handover: str
@@ -30,6 +31,7 @@ class BootState:
     stages: tuple[tuple[str, int], ...]
     host_data: str = ""
     report_id: str = ""
+    tpm_clock: tuple[int, int, int] | None = None
 
 
 def parse(data: bytes, *, where: str = PATH) -> BootState:
@@ -44,6 +46,7 @@ def parse(data: bytes, *, where: str = PATH) -> BootState:
         stages=_stages(top.raw("stages"), where),
         host_data=_digest_if_any(top, "host_data"),
         report_id=_digest_if_any(top, "report_id"),
+        tpm_clock=clock(top.raw("tpm_clock"), where),
     )
     top.close()
     return state
@@ -51,6 +54,17 @@ def parse(data: bytes, *, where: str = PATH) -> BootState:
 
 def _digest_if_any(top: strict.Reader, key: str) -> str:
     return top.digest(key, size_bytes=32) if top.text(key) else ""
+
+
+def clock(tree: object, where: str) -> tuple[int, int, int] | None:
+    """The value of ``tpm_clock``. ``FormatError`` ``boot-state``."""
+    match tree:
+        case None:
+            return None
+        case [int(resets), int(restarts), int(clock_ms)] if min(tree) >= 0:
+            return resets, restarts, clock_ms
+        case _:
+            raise FormatError("boot-state", "a clock is three numbers, or null", where=where)
 
 
 def _stages(tree: object, where: str) -> tuple[tuple[str, int], ...]:

@@ -19,7 +19,7 @@ import fcntl
 import os
 import time
 
-from troth.documents import event_log, event_log_json, strict
+from troth.documents import boot_state, event_log, event_log_json, strict
 from troth.documents.event_log import AGENT_RESTARTED, APPLICATION, RUNTIME_PCR, Event
 from troth.errors import FormatError, HostError, Refusal, UsageError
 from troth.linux import tpm as tpm_device
@@ -61,6 +61,8 @@ class RuntimeLog:
         self.broken = ""
         self.restarted = False
         self.tpm_used = False
+        #: Resets, restarts and milliseconds of the TPM as the boot found it, where it looked.
+        self.tpm_clock: tuple[int, int, int] | None = None
         self.size_bytes = 0
         self.count = 0
         self.register = register.START
@@ -107,6 +109,8 @@ class RuntimeLog:
         if boot is not None:
             # Of the boot's words only those about the log.
             self.tpm_used = bool(boot.text("tpm_kind"))
+            if boot.has("tpm_clock"):
+                self.tpm_clock = boot_state.clock(boot.raw("tpm_clock"), BOOT_STATE)
             self._compare(events, boot)
         if own is not None:
             self._compare(events, own)

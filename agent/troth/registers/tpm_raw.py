@@ -59,6 +59,10 @@ class Tpm:
             found.update(tpm_wire.pcr_values(body, some, pcrs))
         return found
 
+    def clock(self) -> tuple[int, int, int]:
+        """(resets, restarts, milliseconds), by which a quote tells that it is the same TPM."""
+        return tpm_wire.clock(self._must(tpm_wire.read_clock(), "tell its clock"))
+
     def has_paravisor_report(self) -> bool:
         """Whether the NV index of a paravisor's report exists."""
         code, _body = self._ask(tpm_wire.nv_read_public(PARAVISOR_INDEX))
