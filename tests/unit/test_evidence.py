@@ -754,6 +754,19 @@ def test_a_paravisors_guest_passes_by_its_quote():
         assert found.check(code).required
 
 
+def test_a_paravisor_by_its_key_and_not_by_its_digest():
+    line = (
+        f'[reference] paravisor = [{{ id_key_digest = "{"06" * 48}", family_id = "{"01" * 16}", '
+        f'image_id = "{"02" * 16}", min_guest_svn = 7 }}]'
+    )
+    found = azure(policy=with_line(made.policy_text(), line))
+    assert turned(found) == set()
+    assert found.check("measurement").verdict == "not-checked"
+    assert turned(azure(policy=with_line(made.policy_text(), line.replace("= 7", "= 8")))) >= {
+        "platform-kind"
+    }
+
+
 def test_a_paravisors_guest_whose_boot_chain_is_another():
     other = azure(pcrs=SHA256 | BELOW | {("sha256", 9): bytes(32)})
     assert turned(other) == {"boot-chain-rooted", "root-hash"}

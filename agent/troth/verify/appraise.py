@@ -198,9 +198,11 @@ def _freshness(findings: Findings, report: SnpReport, expected: bytes | None) ->
     if expected is None:
         findings.skip(
             "report-data",
-            expected="no nonce and no REPORT_DATA was given",
+            expected="what binds the evidence cannot be read"
+            if findings.evidence
+            else "no nonce and no REPORT_DATA was given",
             observed=report.report_data.hex(),
-            hint="give --nonce or --report-data",
+            hint="" if findings.evidence else "give --nonce or --report-data",
         )
         return
     findings.judge(

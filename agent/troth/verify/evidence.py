@@ -170,11 +170,13 @@ def _bound(found: Evidence) -> bytes:
 
 
 def with_expectations(policy: AppraisalPolicy, matched: Matched, asked: Asked) -> AppraisalPolicy:
-    """``policy``, with the launch digests of accepted values where it names none itself, and
-    with the instance that the verifier asked for as HOST_DATA.
-    """  # noqa: D205 - one sentence
+    """``policy`` with what is known beside it.
+
+    The launch digests of accepted values, where it names none itself (below a service
+    the digest is the service's), and the instance asked for, as HOST_DATA.
+    """
     launch = policy.launch
-    if not launch.measurements and matched.values is not None:
+    if not launch.measurements and matched.values is not None and not matched.service:
         digests = dict.fromkeys(item.digest for item in matched.values.in_force)
         launch = replace(launch, measurements=tuple(bytes.fromhex(text) for text in digests))
     if asked.instance_sha256 is not None:
