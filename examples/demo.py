@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""The story of one image, told by running it: build, boot, ask, compare, tamper.
+"""The story of one image, told by running it: build, sign, boot, ask, verify, compare, tamper.
 
     examples/demo.py examples/service OUTPUT
 
@@ -8,15 +8,17 @@ Every step is a command of troth that you can run yourself; each is printed
 before it runs. Ends with status 0 only if every step did what it promised.
 """
 
+import http.client
 import json
+import secrets
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
+from typing import Self
 
 TROTH = str(Path(sys.executable).with_name("troth"))
 BOOT_S = 300
@@ -37,7 +39,9 @@ def troth(*words: str, expect: int = 0) -> str:
     print(f"$ troth {' '.join(words)}", flush=True)
     done = subprocess.run([TROTH, *words], stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != expect:
-        sys.exit(f"demo: troth {words[0]} ended with {done.returncode}, not {expect}\n{done.stdout}")
+        sys.exit(
+            f"demo: troth {words[0]} ended with {done.returncode}, not {expect}\n{done.stdout}"
+        )
     return done.stdout
 
 
@@ -54,44 +58,176 @@ def build(example: Path, output: Path) -> Path:
     return bundle
 
 
-def boot(bundle: Path, output: Path) -> list[str]:
+def sign(bundle: Path, output: Path) -> str:
+    tell("Sign: the vendor of the image says what a good guest of it shows. The vendor's key:")
+    key, public = output / "vendor.pem", output / "vendor.pub.pem"
+    if not key.exists():
+        openssl("genpkey", "-algorithm", "ed25519", "-out", str(key))
+    openssl("pkey", "-in", str(key), "-pubout", "-out", str(public))
+    troth(
+        "reference", "sign", str(bundle), "--key", str(key), "--valid-days", "30",
+        "-o", str(output / "reference.json"),
+    )  # fmt: skip
+    return "".join(public.read_text().splitlines()[1:-1])
+
+
+def openssl(*words: str) -> None:
+    print(f"$ openssl {' '.join(words)}", flush=True)
+    subprocess.run(["openssl", *words], check=True, stderr=subprocess.DEVNULL)
+
+
+def write_policy(bundle: Path, output: Path, vendor: str) -> None:
+    tell("Policy: what the relying party accepts. What it does not say is refused.")
+    path = output / "policy.toml"
+    path.unlink(missing_ok=True)  # of an earlier run: troth would not overwrite it
+    troth("verify", "init-policy", "--simulated", "--accept-unprotected-acpi", "-o", str(path))
+    root = (Path(f"{bundle}.sim") / "root-sha256").read_text().strip()
+    values = json.loads((bundle / "reference-values.json").read_text())
+    digests = [launch["digest"] for launch in values["launch"]]
+    text = path.read_text()
+    for line, found, why in (
+        ("trusted_roots", [root], "certificates: this simulated platform's root"),
+        ("measurements", digests, "a report alone: the launch digests of this image"),
+        ("public_keys", [vendor], "evidence: the key that signs reference values"),
+    ):
+        need(text.count(f"\n{line} = []") == 1, f"{line}: {why}")
+        text = text.replace(f"\n{line} = []", f"\n{line} = {json.dumps(found)}")
+    # `troth verify` names this line in a hint: QEMU's usual guest policy permits SMT.
+    text = text.replace("\nsmt = false\nmigrate_ma", "\nsmt = true\nmigrate_ma")
+    path.write_text(text)
+
+
+class Guest:
+    """A boot of ``bundle`` with its two ports forwarded; ends with the ``with`` block."""
+
+    def __init__(self, bundle: Path, output: Path) -> None:
+        self.bundle, self.output = bundle, output
+        self.console = output / "console.txt"
+
+    def __enter__(self) -> Self:
+        # The policy of the image lets the host choose between exactly two values of this key.
+        text = (self.bundle / "cmdline").read_text()
+        cmdline = self.output / "cmdline"
+        cmdline.write_text(text.replace("demo.check=off", "demo.check=poweroff"))
+        self.http, self.tls = free_ports(2)
+        words = [
+            "run", str(self.bundle), "--sim-snp", "--cmdline", str(cmdline),
+            "--forward", f"{self.http}:8080", "--forward", f"{self.tls}:8443",
+            "--timeout", str(BOOT_S), "--console", str(self.console),
+            "--chart", str(self.output / "boot.svg"),
+        ]  # fmt: skip
+        print(f"$ troth {' '.join(words)}", flush=True)
+        self._process = subprocess.Popen([TROTH, *words])
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait(timeout=30)
+
+    def ask(self, path: str, *, certificate: bytes = b"") -> tuple[bytes, bytes]:
+        """What the service answers over TLS, and the certificate it showed.
+
+        ``certificate``: it must be this one. Waits for a service that is not up yet.
+        """
+        end = time.monotonic() + BOOT_S
+        while time.monotonic() < end and self._process.poll() is None:
+            # No name and no issuer means anything here: the key is judged by evidence.
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            connection = http.client.HTTPSConnection(
+                "127.0.0.1", self.tls, timeout=90, context=context
+            )
+            try:
+                connection.connect()
+                shown = connection.sock.getpeercert(binary_form=True)
+                if certificate and shown != certificate:
+                    sys.exit("demo: another key answers now")
+                connection.request("GET", path)
+                answer = connection.getresponse()
+                body = answer.read()
+            except (OSError, http.client.HTTPException):
+                time.sleep(0.5)
+                continue
+            finally:
+                connection.close()
+            if answer.status != 200:
+                sys.exit(f"demo: GET {path}: {answer.status} {body.decode()}")
+            return body, shown
+        sys.exit("demo: the service did not answer")
+
+    def ended_well(self) -> list[str]:
+        """The console's lines, after the guest has powered itself off."""
+        need(
+            self._process.wait(timeout=BOOT_S) == 0,
+            "troth run: handed over, and powered off in order",
+        )
+        return self.console.read_text("utf-8", "replace").splitlines()
+
+
+def free_ports(count: int) -> list[int]:
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+def boot(bundle: Path, output: Path, vendor: str) -> list[str]:
     tell("Boot: PID 1 verifies the disks, measures, and hands over to systemd.")
-    # The policy lets the host choose between exactly two values of this key.
-    cmdline = (bundle / "cmdline").read_text().replace("demo.check=off", "demo.check=poweroff")
-    (output / "cmdline").write_text(cmdline)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    words = [
-        "run", str(bundle), "--cmdline", str(output / "cmdline"), "--forward", f"{port}:8080",
-        "--timeout", str(BOOT_S), "--console", str(output / "console.txt"),
-        "--chart", str(output / "boot.svg"),
-    ]  # fmt: skip
-    print(f"$ troth {' '.join(words)}", flush=True)
-    with subprocess.Popen([TROTH, *words]) as guest:
-        answer = ask(f"http://127.0.0.1:{port}/", guest)
-        print(f"GET http://127.0.0.1:{port}/\n{answer.strip()}")
+    with Guest(bundle, output) as guest:
+        nonce, other = secrets.token_hex(32), secrets.token_hex(32)
+        certificate = fetch(guest, "evidence", nonce, output)
+        write_policy(bundle, output, vendor)
+        tell("Verify, before anything is believed: the evidence, for this nonce and this TLS key.")
+        troth(*verify_words(bundle, output, nonce))
+        need(True, "accepted: pass-simulated, for the processor was a program")
+        failed = failed_checks(troth(*verify_words(bundle, output, other), "--json", expect=1))
+        need(failed[0]["name"] == "binding", "the same evidence for another nonce: refused")
+        tell("A report alone, by nonce: smaller, and it verifies on its own.")
+        fetch(guest, "report", other, output)
+        troth(
+            "verify", "report", str(output / "report.json"), "--certs", f"{bundle}.sim/certs",
+            "--policy", str(output / "policy.toml"), "--nonce", other, "--accept-simulated",
+        )  # fmt: skip
+        need(True, "accepted as well")
+        tell("Use the service, over TLS with the key that the evidence vouches for.")
+        answer, _ = guest.ask("/", certificate=certificate)
+        print(answer.decode().strip())
         facts = json.loads(answer)
         need(facts["root"]["type"] == "overlay", "the service runs on the overlay")
         need(facts["model"]["mount"]["source"].startswith("/dev/dm-"), "its model is on dm-verity")
-        status = guest.wait(timeout=BOOT_S)
-    need(status == 0, "troth run: handed over, and powered off in order")
-    return (output / "console.txt").read_text("utf-8", "replace").splitlines()
+        return guest.ended_well()
 
 
-def ask(url: str, guest: "subprocess.Popen[bytes]") -> str:
-    end = time.monotonic() + BOOT_S
-    while time.monotonic() < end and guest.poll() is None:
-        try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
-                return answer.read().decode()
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.5)
-    sys.exit("demo: the service did not answer")
+def fetch(guest: Guest, what: str, nonce: str, output: Path) -> bytes:
+    """Ask the service; the certificate that it showed."""
+    path = f"/{what}?nonce={nonce}"
+    print(f"GET https://127.0.0.1:{guest.tls}{path}", flush=True)
+    body, certificate = guest.ask(path)
+    (output / f"{what}.json").write_bytes(body)
+    (output / "certificate.pem").write_text(ssl.DER_cert_to_PEM_cert(certificate))
+    need(True, f"{what}.json, {len(body)} bytes")
+    return certificate
+
+
+def verify_words(bundle: Path, output: Path, nonce: str) -> list[str]:
+    return [
+        "verify", "evidence", str(output / "evidence.json"),
+        "--reference", str(output / "reference.json"), "--policy", str(output / "policy.toml"),
+        "--certs", f"{bundle}.sim/certs", "--nonce", nonce,
+        "--channel-key", str(output / "certificate.pem"), "--accept-simulated",
+    ]  # fmt: skip
+
+
+def failed_checks(result: str) -> list[dict[str, str]]:
+    return [check for check in json.loads(result)["checks"] if check["verdict"] == "fail"]
 
 
 def compare(bundle: Path, console: list[str], output: Path) -> None:
-    said = [line[line.index("demo-check ") :].split(" ", 2) for line in console if "demo-check " in line]
+    said = [
+        line[line.index("demo-check ") :].split(" ", 2) for line in console if "demo-check " in line
+    ]
     words = {parts[1]: parts[2].strip() for parts in said if len(parts) == 3}
     tell("What the guest says of itself.")
     need(words["state"] == "running", "systemctl is-system-running: running")
@@ -109,12 +245,49 @@ def compare(bundle: Path, console: list[str], output: Path) -> None:
             sys.exit(f"demo: PCR {register['pcr']} ({register['bank']}) is not as predicted")
         if register["bank"] == "sha256":
             print(f"   PCR {register['pcr']:>2} (sha256) {wanted}")
-    need(bool(measured["registers"]), f"{len(measured['registers'])} registers equal the prediction")
+    info = json.loads(words["info"])
+    need(info["snp"] == "simulated", f"curl --unix-socket: the agent of image {info['image']!r}")
+    nonce, report = words["report"].split()
+    need(len(bytes.fromhex(report)) == 1184, f"troth report: 1184 bytes for nonce {nonce[:16]}...")
+    need(
+        bool(measured["registers"]), f"{len(measured['registers'])} registers equal the prediction"
+    )
     need(measured["software_register"] == expected["software"], "so does the software register")
     print(
         "   Note: this machine has no confidential hardware, and SeaBIOS measures neither kernel\n"
         "   nor initramfs. The registers therefore prove arithmetic only, not what booted."
     )
+
+
+def change(example: Path, bundle: Path, output: Path) -> None:
+    tell("Change: another image, whose service differs by one line, speaks for itself.")
+    other = output / "changed"
+    other.mkdir(exist_ok=True)
+    root, manifest = output / "changed.tar", output / "changed.toml"
+    shutil.copyfile(example / "rootfs.tar", root)
+    line = output / "opt/app/service.py"
+    line.parent.mkdir(parents=True, exist_ok=True)
+    line.write_text((example / "app/service.py").read_text() + "# one line more\n")
+    line.chmod(0o755)
+    # The later entry of a tar file wins.
+    subprocess.run(
+        ["tar", "--append", "--file", str(root), "--directory", str(output), "--owner=0",
+         "--group=0", "./opt/app/service.py"],
+        check=True,
+    )  # fmt: skip
+    text = (example / "troth.toml").read_text()
+    text = text.replace('"rootfs.tar"', '"changed.tar"').replace(
+        '"models/"', f'"{(example / "models").resolve()}/"'
+    )
+    manifest.write_text(text)
+    troth("build", str(manifest), "-o", str(other), "--update")
+    with Guest(other, output) as guest:
+        nonce = secrets.token_hex(32)
+        fetch(guest, "evidence", nonce, output)
+    found = troth(*verify_words(bundle, output, nonce), "--json", expect=1)
+    for check in failed_checks(found):
+        print(f"   {check['name']}: {check['detail']}")
+    need(True, "refused")
 
 
 def tamper(bundle: Path, output: Path) -> None:
@@ -127,7 +300,9 @@ def tamper(bundle: Path, output: Path) -> None:
         byte = disk.read(1)[0]
         disk.seek(BLOCK_BYTES - 1)
         disk.write(bytes([byte ^ 1]))
-    outcome = json.loads(troth("run", str(other), "--json", "--timeout", str(BOOT_S), expect=1))
+    outcome = json.loads(
+        troth("run", str(other), "--sim-snp", "--json", "--timeout", str(BOOT_S), expect=1)
+    )
     need(outcome["outcome"] == "refused", f"refused {outcome['code']}: {outcome['message']}")
     need(outcome["handover"] is None, "nothing was handed over")
     shutil.rmtree(other)
@@ -137,8 +312,10 @@ def main() -> None:
     example, output = Path(sys.argv[1]), Path(sys.argv[2])
     output.mkdir(parents=True, exist_ok=True)
     bundle = build(example, output)
-    console = boot(bundle, output)
+    vendor = sign(bundle, output)
+    console = boot(bundle, output, vendor)
     compare(bundle, console, output)
+    change(example, bundle, output)
     tamper(bundle, output)
     tell(f"Done. The bundle, the console and a chart of the boot are in {output}/.")
 

@@ -185,7 +185,7 @@ def refuse_differences(differences: tuple[Difference, ...], *, where: str = FILE
             lines.append(f"and {len(differences) - len(lines)} more")
         raise BuildError(
             "lock-differs",
-            "not what the lock names:\n  " + "\n  ".join(lines),
+            "not what the lock names: " + "; ".join(lines),
             where=where,
             hint="install the locked versions, or rewrite the lock with: troth build --update",
         )

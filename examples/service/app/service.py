@@ -46,14 +46,16 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         status, body = (200, facts()) if self.path == "/" else (404, {"error": "only / is here"})
-        text = json.dumps(body, indent=1).encode() + b"\n"
+        self.answer(status, json.dumps(body, indent=1).encode() + b"\n")
+        if STATE and status == 200:
+            open(f"{STATE}/answered", "w", encoding="ascii").close()
+
+    def answer(self, status, text):
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text)
-        if STATE and status == 200:
-            open(f"{STATE}/answered", "w", encoding="ascii").close()
 
     def log_message(self, format, *args):  # the console is the host's: say nothing per request
         pass
