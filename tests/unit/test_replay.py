@@ -95,7 +95,7 @@ def test_where_events_of_a_launch_may_stand(place, event):
 @pytest.mark.parametrize(
     "event",
     [("instance", 15, made.INSTANCE), ("instance", 14, b"x" * 31), ("instance", 23, made.INSTANCE),
-     ("key-release", 23, b"x"), ("volume-key", 7, b"x")],
+     ("key-release", 23, b"x"), ("key-release", 14, b"x"), ("volume-key", 7, b"x")],
 )  # fmt: skip
 def test_events_of_a_launch_in_their_register(event):
     assert compared(made.with_instance(event=event)).difference is not None
