@@ -152,14 +152,17 @@ def settings_of(
     snp="required",
     interval_s=0.0,
     quoter_of=lambda _policy: None,
+    vtpm_kind="host",
+    by_policy=False,
 ):
+    attest = attest or Attest(group=os.getegid())
     return Settings(
-        policy=replace(policy(snp=snp), attest=attest or Attest(group=os.getegid())),
+        policy=replace(policy(snp=snp), attest=attest, vtpm_kind=vtpm_kind),
         policy_sha256="ab" * 32,
         directory=str(tmp_path / "run"),
         state=str(tmp_path / "state"),
         log=str(tmp_path / "event-log.jsonl"),
-        choose=lambda: provider,
+        choose=None if by_policy else lambda: provider,
         pacer=Pacer(str(tmp_path / "turn"), interval_s=interval_s),
         interval_s=interval_s,
         quoter_of=quoter_of,

@@ -18,7 +18,7 @@ import sys
 import time
 
 from troth.attest import notify, rights
-from troth.attest.choice import choose
+from troth.attest.choice import allowed_by, choose
 from troth.attest.endpoints import Endpoints
 from troth.attest.evidence import EvidenceMaker, quoter_of
 from troth.attest.metrics import Metrics
@@ -53,8 +53,8 @@ _OWN_DESCRIPTORS = 64
 
 @record
 class Settings:
-    """What the agent works with. ``directory``: of its sockets; ``choose``: finds the provider;
-    ``quoter_of``: what makes quotes.
+    """What the agent works with. ``directory``: of its sockets; ``choose``: finds the provider,
+    among those that the policy allows where it is None; ``quoter_of``: what makes quotes.
     """  # noqa: D205 - the fields are the summary
 
     policy: Policy
@@ -62,7 +62,7 @@ class Settings:
     directory: str = DIRECTORY
     state: str = STATE
     log: str = event_log.PATH
-    choose: Callable[[], Provider] = choose
+    choose: Callable[[], Provider] | None = None
     pacer: Pacer = Pacer()
     interval_s: float = 2.0
     quoter_of: Callable[[Policy], Quoter | None] = quoter_of
@@ -79,7 +79,7 @@ class Agent:
         self._log = _open_log(settings)
         self._report_worker, self._log_worker = Worker(), Worker()
         self._reports = Reports(
-            settings.choose,
+            settings.choose or (lambda: choose(allowed_by(settings.policy.vtpm_kind))),
             self._report_worker,
             self._metrics,
             maker=EvidenceMaker(settings.policy, self._log, settings.quoter_of(settings.policy)),

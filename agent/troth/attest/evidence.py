@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 
 QUOTE_WORKER = "troth.registers.quote_worker"
 
-_KINDS = {"svsm": "svsm", "paravisor": "azure-paravisor"}
+_SVSM = "svsm"
+_KINDS = {"svsm": _SVSM, "paravisor": "azure-paravisor"}
 _LOCK_TIMEOUT_S = 5.0
 _POLL_S = 0.02
 
@@ -74,8 +75,11 @@ class EvidenceMaker:
         self._log = log
         self._quoter = quoter
 
-    def make(self, question: EvidenceQuestion, ask: Ask) -> Made:
+    def make(self, question: EvidenceQuestion, ask: Ask, serve: Ask | None = None) -> Made:
         """Evidence for ``question``; ``ask`` gives a report that carries 64 bytes.
+
+        ``serve``: gives the service module's report with its manifest of the vTPM,
+        asked below one only; the guest's own report then stands beside it.
 
         Raises ``HostError``: ``no-event-log``, ``log-broken``, ``log-busy``,
         ``tpm-library``; ``ProviderError`` of quote and report; ``FormatError``.
@@ -89,9 +93,13 @@ class EvidenceMaker:
             )  # fmt: skip
         found = self._snapshot(question, self._log)
         name = b"" if found.tpm is None else tpm_attest.name(found.tpm.ak_public)
-        answer = ask(evidence.binding_of(found, ak_name=name))
+        bound = evidence.binding_of(found, ak_name=name)
+        answer = ask(bound)
         service = None
-        if answer.manifest and self._kind in evidence.SERVICE_KINDS:
+        if self._kind == _SVSM and serve is not None:
+            own, answer = answer, serve(bound)
+            service = ServicePart(answer.manifest, own.report)
+        elif answer.manifest and self._kind in evidence.SERVICE_KINDS:
             service = ServicePart(answer.manifest, b"")
         found = replace(
             found, report=answer.report, certificates=answer.certificates, service=service

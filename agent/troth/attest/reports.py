@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import time
 
-from troth.abi import guest_payload
+from troth.abi import guest_payload, svsm_manifest
 from troth.attest.evidence import EvidenceQuestion, Made
 from troth.attest.pacing import INTERVAL_S, Pacer
 from troth.attest.provider import Answer
+from troth.attest.provider_tsm import TsmProvider
 from troth.attest.slots import Question, Slots
 from troth.errors import FormatError, HostError, ProviderError, TrothError
 
@@ -104,7 +105,9 @@ class Reports:
             if isinstance(question, EvidenceQuestion):
                 auto = guest_payload.KEY_SELECTION_AUTO
                 return self._maker.make(
-                    question, lambda data: self._report(provider, Question(data, None, auto))
+                    question,
+                    lambda data: self._report(provider, Question(data, None, auto)),
+                    lambda data: self._service(provider, data),
                 )
             return self._report(provider, question)
         except FormatError as error:
@@ -117,6 +120,18 @@ class Reports:
                 question.report_data, vmpl=question.vmpl, key_selection=question.key_selection
             ),
             timeout_s=TURN_S,
+        )
+
+    def _service(self, provider: Provider, data: bytes) -> Answer:
+        """What the service module says of its vTPM, asked with ``data``."""
+        if not isinstance(provider, TsmProvider):
+            raise HostError(
+                "provider-service",
+                f"{provider.name} does not reach the service module",
+                hint="services need configfs-tsm, with Linux 6.10 or later",
+            )
+        return self._pacer.run(
+            lambda: provider.service_report(data, guid=svsm_manifest.VTPM), timeout_s=TURN_S
         )
 
     def _ended(self, job: Job, begun_s: float, outcome: object) -> None:
