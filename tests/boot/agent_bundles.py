@@ -37,7 +37,7 @@ snp = "simulated"
 vtpm = "required"
 [fail]
 deadline_s = 90
-""" + ATTEST.replace("UNIT", ', unit = "agent-check.service"')
+""" + ATTEST.replace("UNIT", ', unit = "agent-check.service"') + "quote = true\n"
 
 _FOREIGN = """
 [image]

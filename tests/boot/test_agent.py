@@ -20,6 +20,9 @@ from boot import agent_bundles
 from boot.machine import check_good, check_refused
 from boot.test_simulated import certificate, check_report
 from boot.variants import Variant
+from troth.documents import event_log_json, evidence
+from troth.measure import pcr
+from troth.verify import quote
 
 NONCE = bytes.fromhex("00112233445566778899aabbccddeeff")
 
@@ -123,6 +126,7 @@ def test_under_systemd(forge, boot, token, tmp_path):
     _check_unit(found)
     _check_answers(found, bundle, provider="configfs-tsm")
     _check_callers(found)
+    _check_quote(found)
     _check_restarts(found, bundle)
 
     # A failed call takes the kernel's key: said once as what it was, then as what it left.
@@ -133,6 +137,14 @@ def test_under_systemd(forge, boot, token, tmp_path):
     assert 'troth_provider_requests_total{outcome="vmpck-lost"} 1' in page.splitlines()
     resident = re.search(r"^process_resident_memory_bytes (\d+)$", page, re.MULTILINE)
     assert int(resident[1]) < 32 << 20
+
+
+def _check_quote(found):
+    """Made under the unit's restrictions; what it holds is judged as in test_evidence."""
+    tree = evidence.parse(answer(found, "evidence")[1].encode())
+    replayed = pcr.replay(event_log_json.parse(tree.event_log))
+    judged = quote.judge(tree.tpm, nonce=NONCE, replayed=replayed)
+    assert [step.code for step in judged.steps if step.verdict != "pass"] == ["ak-in-tpm"]
 
 
 def check_good_systemd(found, token):

@@ -14,6 +14,7 @@ import shutil
 import struct
 import subprocess
 from base64 import b64decode
+from pathlib import Path
 
 import pytest
 
@@ -156,7 +157,63 @@ def check_by_tpm2_tools(found):
             os.close(fd)
 
 
-def test_evidence_of_a_guest(bundle, boot, token):
+def verified(data, bundle, place, *words):
+    """What ``troth verify evidence`` finds, by a strict policy for this simulated platform."""
+    key, reference, policy = place / "vendor.pem", place / "reference.json", place / "policy.toml"
+    if not policy.exists():
+        subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", key], check=True)
+        public = subprocess.run(
+            ["openssl", "pkey", "-in", key, "-pubout"], check=True, capture_output=True, text=True
+        ).stdout.splitlines()
+        subprocess.run(
+            [TROTH, "reference", "sign", bundle, "--key", key, "--valid-days", "30",
+             "-o", reference],
+            check=True,
+        )  # fmt: skip
+        subprocess.run(
+            [TROTH, "verify", "init-policy", "--simulated", "--accept-unprotected-acpi",
+             "-o", policy],
+            check=True,
+        )  # fmt: skip
+        values = json.loads((bundle / "reference-values.json").read_text())
+        text = policy.read_text()
+        for line, found in (
+            ("trusted_roots", [Path(f"{bundle}.sim/root-sha256").read_text().strip()]),
+            ("measurements", [launch["digest"] for launch in values["launch"]]),
+            ("public_keys", ["".join(public[1:-1])]),
+        ):
+            assert text.count(f"\n{line} = []") == 1
+            text = text.replace(f"\n{line} = []", f"\n{line} = {json.dumps(found)}")
+        policy.write_text(text.replace("\nsmt = false\nmigrate_ma", "\nsmt = true\nmigrate_ma"))
+    (place / "evidence.json").write_bytes(data)
+    done = subprocess.run(
+        [TROTH, "verify", "evidence", place / "evidence.json", "--reference", reference,
+         "--policy", policy, "--certs", f"{bundle}.sim/certs", "--nonce", NONCE.hex(),
+         "--accept-simulated", "--json", *words],
+        check=False, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    tree = json.loads(done.stdout)
+    return tree["overall"], {check["code"]: check for check in tree["checks"]}
+
+
+def check_verdict(text, bundle, place):
+    """The verifier's own word, with what belongs to it, and with one thing changed."""
+    words = ("--user-data", "c0ffee", "--channel-key", CHANNEL.hex())
+    overall, checks = verified(text.encode(), bundle, place, *words)
+    odd = {code: check for code, check in checks.items() if check["verdict"] == "fail"}
+    assert overall == "pass-simulated", odd or checks
+    assert not odd
+    for code in quote.CODES:
+        assert checks[code]["verdict"] == ("not-checked" if code == quote.IN_TPM else "pass")
+    tree = json.loads(text)
+    tree["caller"] = "uid=0 gid=0 unit=-"
+    overall, checks = verified(json.dumps(tree).encode(), bundle, place, *words)
+    assert (overall, checks["report-data"]["verdict"]) == ("fail", "fail")
+    overall, _checks = verified(text.encode(), bundle, place, "--user-data", "c0ffef", *words[2:])
+    assert overall == "fail"
+
+
+def test_evidence_of_a_guest(bundle, boot, token, tmp_path):
     """Made in the guest over its socket and by its verb; checked here."""
     found = boot(bundle, "--sim-snp", timeout_s=200)
     assert found.status == 0, f"{found.result}\n{found.console}"
@@ -167,6 +224,7 @@ def test_evidence_of_a_guest(bundle, boot, token):
     tree = json.loads(text)
     assert (tree["user_data"], tree["channel_key_sha256"]) == ("c0ffee", CHANNEL.hex())
     before = check_evidence(tree, bundle)
+    check_verdict(text, bundle, tmp_path)
 
     (line,) = [line for line in found.console.splitlines() if line.startswith('{"caller"')][-1:]
     tree = json.loads(line)
