@@ -53,7 +53,13 @@ def init_policy(options: InitPolicyOptions) -> int:
 
 def _next_step(options: InitPolicyOptions) -> str:
     if options.simulated:
-        return "put the simulated platform's root into trusted_roots"
+        return (
+            "put the simulated platform's root into trusted_roots, and for evidence the builder's "
+            "key into [reference] public_keys"
+        )
     if options.permissive:
         return "its verdict is never more than partial"
-    return "put your launch digests into [launch] measurements"
+    return (
+        "put your launch digests into [launch] measurements, or for evidence the builder's key "
+        "into [reference] public_keys"
+    )
