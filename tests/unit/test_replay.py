@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 
 import made_evidence as made
 from fuzz import replay as fuzzed
-from troth.documents import event_log_json
+from made_policy import ROOT
+from made_policy import policy as made_policy
+from troth.documents import event_log_json, policy_json
 from troth.errors import FormatError
+from troth.measure.boot_events import boot_events
 from troth.record import replace
 from troth.verify import replay, seen
 from troth.verify.seen import Seen
@@ -132,6 +135,31 @@ def test_strict_readers_refuse_what_cannot_be_recomputed():
         with pytest.raises(FormatError) as caught:
             event_log_json.parse(made.lines([record]))
         assert caught.value.code == "log-content"
+
+
+@pytest.mark.parametrize("tpm", ["present", "absent", "unused"])
+@pytest.mark.parametrize("workload", [None, made.WORKLOAD])
+def test_it_expects_what_the_build_predicts(tpm, workload):
+    """One table, read by two programs: that of the boot and that of the verifier."""
+    volumes = tuple(
+        replace(ROOT, name=name, verity=replace(ROOT.verity, root_hash=value))
+        for name, value in made.ROOTS
+    )
+    policy = made_policy(volumes=volumes)
+    data = policy_json.print_(policy)
+    values = replace(
+        made.VALUES,
+        policy_sha256=hashlib.sha256(data).hexdigest(),
+        workload=workload.hex() if workload else "",
+    )
+    events = boot_events(
+        policy, policy_bytes=data, cmdline=made.CMDLINE, workload=workload,
+        tpm_absent=tpm == "absent",
+    )  # fmt: skip
+    expected = replay.expected_boot(values, made.case(tpm=tpm))
+    assert [(item.kind, item.pcr, item.digest) for item in expected] == [
+        (event.kind, event.pcr, hashlib.sha256(event.content).digest()) for event in events
+    ]
 
 
 @given(st.binary(max_size=300))
