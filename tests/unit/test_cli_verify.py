@@ -194,7 +194,9 @@ def test_explain(tmp_path, capsys):
     files(tmp_path, policy=made.policy_text())
     said = explained(tmp_path, capsys)
     assert said.startswith("The verdict is pass.\n")
-    assert "Not checked, and not required: provider-allowed, reference-values, reference-svn" in said
+    assert (
+        "Not checked, and not required: provider-allowed, reference-values, reference-svn" in said
+    )
     assert "What to do" not in said
     said = explained(tmp_path, capsys, nonce="00" * 32)
     assert said.startswith("The verdict is fail.\nDo not rely on this guest.")
