@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from troth.abi import ovmf
+from troth.cli import inspect_hcl
 from troth.cli import inspect_igvm as igvm_words
 from troth.errors import UsageError
 from troth.image import firmware as firmware_file
@@ -51,6 +52,8 @@ def inspect(options: Options) -> int:
         return _firmware(Path(options.target), as_json=options.json)
     if action == "summary" and inspect_igvm.is_igvm(Path(options.target)):
         return igvm_words.summary(Path(options.target), as_json=options.json)
+    if action == "summary" and inspect_hcl.is_hcl(Path(options.target)):
+        return inspect_hcl.summary(Path(options.target), as_json=options.json)
     target = looking.open_(Path(options.target))
     if action == "ls":
         return _list(target, as_json=options.json)
