@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is below a guest: reference values in the policy, and which report matches one."""
 
+from types import SimpleNamespace
+
 import pytest
 
 import made_report
@@ -10,6 +12,7 @@ from troth.documents import appraisal_policy_toml
 from troth.documents.appraisal_policy import KeyPin, OneOf
 from troth.errors import UsageError
 from troth.verify import platform_kind
+from troth.verify.checks_reference import Matched
 
 HEAD = 'schema = "troth-verify-policy-v1"\nplatform = "real"\n[reference]\n'
 ID, AUTHOR, FAMILY, IMAGE = b"\x16" * 48, b"\x17" * 48, b"\x11" * 16, b"\x12" * 16
@@ -187,3 +190,44 @@ def test_the_hint_leads_there():
     ):
         line = platform_kind.hint(wanted, found).split("`")[1].removeprefix("[reference] ")
         assert platform_kind.below(found, read(line + "\n")).kind == wanted
+
+
+# --- PCRs, and contradictions ----------------------------------------------------------------
+
+
+def test_expected_pcrs():
+    nine, four = f'["{"11" * 32}"]', f'["{"22" * 32}", "{"33" * 32}"]'
+    text = f"pcrs = [{{ index = 9, values = {nine} }}, {{ index = 4, values = {four} }}]\n"
+    assert read(text).reference.pcrs == (
+        (4, (b"\x22" * 32, b"\x33" * 32)),
+        (9, (b"\x11" * 32,)),
+    )
+    for wrong in (
+        text.replace("index = 9", "index = 4"),
+        text.replace("index = 9", "index = 16"),
+        text.replace("index = 9", "index = 23"),
+        text.replace("index = 9, ", ""),
+        text.replace(f'"{"11" * 32}"', ""),
+        text.replace("11" * 32, "11" * 31),
+        text.replace("values", "value"),
+    ):
+        with pytest.raises(UsageError):
+            read(wrong)
+
+
+@pytest.mark.parametrize(
+    ("service", "launches", "expected"),
+    [
+        ("", (), ""),
+        ("svsm", (), "svsm"),
+        ("svsm", ("svsm",), "svsm"),
+        ("", ("direct",), "direct"),
+        # Whoever signed the values and whoever wrote the policy disagree: nobody is believed.
+        ("svsm", ("direct",), ""),
+        ("azure-paravisor", ("svsm",), ""),
+        ("", ("direct", "svsm"), ""),
+    ],
+)
+def test_one_digest_with_two_kinds_has_none(service, launches, expected):
+    values = tuple(SimpleNamespace(platform=name) for name in launches)
+    assert Matched(None, None, values, (), service).kind == expected

@@ -54,10 +54,10 @@ class Matched:
 
     @property
     def kind(self) -> str:
-        """The platform kind that the launch digest has; "" where it is not known."""
-        if self.service:
-            return self.service
+        """The platform kind that the launch digest has; "" where it is not known, or is two."""
         kinds = {launch.platform for launch in self.launches}
+        if self.service:
+            kinds.add(self.service)
         return kinds.pop() if len(kinds) == 1 else ""
 
 

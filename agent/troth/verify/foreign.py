@@ -148,7 +148,7 @@ def _with(given: Endorsements, found: ForeignEvidence) -> Endorsements:
 
 
 def _kind(report: SnpReport, below: Below, matched: Matched | None) -> str:
-    if matched is not None and matched.kind:
+    if matched is not None and matched.launches:
         return matched.kind
     if below.kind:
         return below.kind
