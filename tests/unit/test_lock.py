@@ -218,3 +218,24 @@ def test_no_bundle_without_its_lock(tmp_path, monkeypatch):
         patched.setattr(os, "replace", refuses)
         assert main(["build", str(tmp_path / "in/troth.toml"), "-o", str(tmp_path / "out")]) == 3
     assert os.listdir(tmp_path) == ["in"]
+
+
+def test_a_package_beside_troth_has_the_same_name_everywhere(tmp_path):
+    """Another checkout's environment gives the same lock, byte for byte."""
+    made = []
+    for name in ("one", "two/deeper"):
+        place = tmp_path / name / "lib/python3.11/site-packages"
+        (place / "pkg").mkdir(parents=True)
+        (place / "pkg/_ext.abi3.so").write_bytes(b"code")
+        (place / "stray.so").write_bytes(b"more")
+        info = place / "pkg_name-1.5.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: pkg-name\nVersion: 1.5\n")
+        (info / "RECORD").write_text("pkg/_ext.abi3.so,,\n")
+        paths = [str(place / "pkg/_ext.abi3.so"), str(place / "stray.so")]
+        made.append(provenance.items(paths))
+    assert made[0] == made[1]
+    assert [(item.name, item.package, item.version) for item in made[0]] == [
+        ("python:pkg/_ext.abi3.so", "pkg-name", "1.5"), ("python:stray.so", "", ""),
+    ]  # fmt: skip
+    assert made[0][0].sha256 == hashlib.sha256(b"code").hexdigest()

@@ -54,6 +54,23 @@ def test_members_that_spdx_requires():
         assert {item["algorithm"] for item in file["checksums"]} == {"SHA1", "SHA256"}
 
 
+def test_a_python_package_beside_troth():
+    """The purl type of PyPI, and the file is its own, not the image's."""
+    tree = json.loads(
+        document(
+            packages=[Package("tpm2-pytss", "3.0.0", "pypi")],
+            files=[File("usr/lib/python3.11/x.abi3.so", "1" * 40, A, "tpm2-pytss")],
+        )
+    )
+    (package,) = tree["packages"][1:]
+    assert package["externalRefs"][0]["referenceLocator"] == "pkg:pypi/tpm2-pytss@3.0.0"
+    assert [
+        item["spdxElementId"]
+        for item in tree["relationships"]
+        if item["relatedSpdxElement"] == "SPDXRef-File-0"
+    ] == [package["SPDXID"]]
+
+
 def test_order_of_inputs_does_not_matter_and_content_does():
     assert document() == document(PACKAGES[::-1], FILES[::-1])
     changed = json.loads(document(files=FILES[:1]))

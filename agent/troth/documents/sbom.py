@@ -32,7 +32,9 @@ _NOT_ID = re.compile(r"[^A-Za-z0-9.-]+")
 
 @record
 class Package:
-    """A source of packed files: ``origin`` is "debian", "root" (in the root image) or "troth"."""
+    """A source of packed files: ``origin`` is "debian", "root" (in the root image), "pypi"
+    (a Python package beside troth) or "troth".
+    """  # noqa: D205 - the fields are the summary
 
     name: str
     version: str
@@ -61,7 +63,7 @@ def print_(
     """The document.
 
     ``created``: RFC 3339 time in UTC, of SOURCE_DATE_EPOCH. A file whose
-    package is not among ``packages`` of origin debian or troth belongs to the
+    package is not among ``packages`` of origin debian, pypi or troth belongs to the
     image itself.
     """
     sorted_packages = sorted(set(packages), key=lambda item: (item.origin, item.name, item.version))
@@ -122,12 +124,13 @@ def _package(own_id: str, name: str, version: str, origin: str) -> dict[str, obj
         "copyrightText": "NOASSERTION",
         "comment": f"origin: {origin}",
     }
-    if origin in ("debian", "root"):
+    kinds = {"debian": "deb/debian", "root": "deb/debian", "pypi": "pypi"}
+    if origin in kinds:
         tree["externalRefs"] = [
             {
                 "referenceCategory": "PACKAGE-MANAGER",
                 "referenceType": "purl",
-                "referenceLocator": f"pkg:deb/debian/{quote(name)}@{quote(version)}",
+                "referenceLocator": f"pkg:{kinds[origin]}/{quote(name)}@{quote(version)}",
             }
         ]
     return tree

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from troth import __version__
 from troth.documents import bundle, lock, reference_values, reference_values_json, sbom
 from troth.errors import HostError, ManifestError
-from troth.image import build, provenance, reference
+from troth.image import build, provenance, reference, wheels
 from troth.image.packing import entry
 from troth.image.roots import root
 
@@ -112,7 +112,11 @@ def _sbom(made: Made) -> bytes:
     foreign = {path: origin for origin, path in made.origins}
     owners = provenance.owners(foreign.values())
     troth = sbom.Package("troth", __version__, "troth")
+    installed = wheels.of(foreign.values())
     packages = {troth, *(sbom.Package(*owner, "debian") for owner in owners.values())}
+    packages |= {
+        sbom.Package(own.package, own.version, "pypi") for own in installed.values() if own.package
+    }
     kernel = made.kernel
     if kernel.package:
         packages.add(sbom.Package(kernel.package, kernel.version, "debian"))
@@ -121,7 +125,10 @@ def _sbom(made: Made) -> bytes:
     for item in made.entries:
         if item.kind != "file":
             continue
-        package = owners.get(foreign.get(item.path, ""), ("", ""))[0]
+        origin = foreign.get(item.path, "")
+        package = owners.get(origin, ("", ""))[0]
+        if origin in installed:
+            package = installed[origin].package
         if item.path.startswith("modules/"):
             package = kernel.package
         elif "/troth/" in item.path:

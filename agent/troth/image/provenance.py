@@ -18,7 +18,7 @@ from troth.abi import elf
 from troth.documents.lock import Item
 from troth.documents.sbom import Package
 from troth.errors import BuildError, HostError
-from troth.image import program
+from troth.image import program, wheels
 from troth.image.packing import library_closure
 
 if TYPE_CHECKING:
@@ -81,10 +81,21 @@ def _versions(packages: Sequence[str]) -> dict[str, str]:
 
 
 def items(paths: Iterable[str]) -> tuple[Item, ...]:
-    """Lock items for libraries and extensions of the build host, sorted by path."""
+    """Lock items for libraries and extensions of the build host, sorted by path.
+
+    A file of a Python package has a name that is the same in any environment.
+    """
     listed = sorted(set(paths))
-    found = owners(listed)
-    return tuple(Item(path, sha256_of(path), *found.get(path, ("", ""))) for path in listed)
+    installed = wheels.of(listed)
+    found = owners(path for path in listed if path not in installed)
+    made = []
+    for path in listed:
+        own = installed.get(path)
+        if own is None:
+            made.append(Item(path, sha256_of(path), *found.get(path, ("", ""))))
+        else:
+            made.append(Item(own.name, sha256_of(path), own.package, own.version))
+    return tuple(made)
 
 
 def tools(names: Iterable[str]) -> tuple[Item, ...]:
