@@ -146,12 +146,15 @@ class _Caller:
     """One connection, and what is left for it to ask."""
 
     def __init__(self, path: Path, number: int, left: int, *, reports: bool) -> None:
-        self.number, self.left, self.reports = number, left, reports
+        self.path, self.number, self.left, self.reports = str(path), number, left, reports
         self.tries = 0
         self.nonce = ""
+        self.connect()
+
+    def connect(self) -> None:
         self.buffer = b""
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.connect(str(path))
+        self.socket.connect(self.path)
 
     def ask(self) -> None:
         self.tries += 1
@@ -210,16 +213,17 @@ class Crowd:
                 if now - began > PATIENCE_S + self._requests:
                     raise SystemExit("bench: the crowd is not served")
                 while self._waiting and self._waiting[0][0] <= now:
-                    self._callers[heapq.heappop(self._waiting)[1]].ask()
+                    caller = self._callers[heapq.heappop(self._waiting)[1]]
+                    caller.connect()
+                    selector.register(caller.socket, selectors.EVENT_READ, caller)
+                    caller.ask()
                 until = self._waiting[0][0] - now if self._waiting else 1.0
                 for key, _events in selector.select(min(until, every_s or until)):
-                    self._take(key.data)
+                    self._take(key.data, selector)
                 if callable(look) and time.monotonic() - looked >= every_s:
                     looked = time.monotonic()
                     look(self)
         took_s = time.monotonic() - began
-        for caller in self._callers:
-            caller.socket.close()
         return Load(len(self._callers), self._requests, took_s, self.later, self.tries)
 
     @property
@@ -227,12 +231,13 @@ class Crowd:
         """Callers that still want something."""
         return sum(1 for caller in self._callers if caller.left)
 
-    def _take(self, caller: _Caller) -> None:
+    def _take(self, caller: _Caller, selector: selectors.BaseSelector) -> None:
         found = caller.answer()
         if found is None:
             return
         status, after_s = found
         if status == LATER:
+            self._leave(caller, selector)
             self.later += 1
             heapq.heappush(self._waiting, (time.monotonic() + after_s, caller.number))
             return
@@ -244,6 +249,13 @@ class Crowd:
         caller.left -= 1
         if caller.left:
             caller.ask()
+        else:
+            self._leave(caller, selector)
+
+    def _leave(self, caller: _Caller, selector: selectors.BaseSelector) -> None:
+        """The agent closes whoever is silent for half a minute: nobody waits on a connection."""
+        selector.unregister(caller.socket)
+        caller.socket.close()
 
 
 def room_for(clients: int) -> None:

@@ -198,6 +198,8 @@ def _settled(agent: callers.Agent) -> None:
         if time.monotonic() > deadline:
             raise SystemExit("bench: connections stay open")
         time.sleep(0.05)
+    # The one that asked for the figure is gone as well then.
+    time.sleep(0.5)
 
 
 def crowded(work: Path, clients: int) -> Crowded:
@@ -276,7 +278,7 @@ def missed(many: Given, crowd: Crowded) -> list[str]:
         found.append(f"the agent holds {many.fresh.resident_bytes} bytes")
     if many.after.resident_bytes - many.warm.resident_bytes > ALLOWED_BYTES:
         found.append("the agent's memory grows")
-    if many.after.descriptors != many.warm.descriptors:
+    if many.after.descriptors > many.warm.descriptors:
         found.append("the agent's descriptors grow")
     tries = max(load.tries for row in many.rows for load in row)
     if max(tries, crowd.load.tries) > MAX_TRIES:
