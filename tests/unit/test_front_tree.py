@@ -222,7 +222,13 @@ def test_the_generation_counts_what_was_taken(kernel):
         b"\n",
     ):
         assert refused(kernel.write, f"{BASE}/a/privlevel", text) == "EINVAL"
-    for text in (b"4294967296", b"0x1" + b"0" * 16, b"0" + b"7" * 23, b"9" * 5000, b"9" * 20 + b"x"):
+    for text in (
+        b"4294967296",
+        b"0x1" + b"0" * 16,
+        b"0" + b"7" * 23,
+        b"9" * 5000,
+        b"9" * 20 + b"x",
+    ):
         assert refused(kernel.write, f"{BASE}/a/privlevel", text) == "ERANGE"
     assert generation() == b"1\n"
     for text in (b"0", b"3\n", b"0x2", b"+1", b"03", b"1\x002", b"0" * 2000 + b"1"):
