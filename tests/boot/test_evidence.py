@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import struct
 import subprocess
 from base64 import b64decode
@@ -37,6 +38,9 @@ _WORDS = [
     "ask", "short", "POST", "/v1/evidence", '{"nonce":"00"}',
     "run", "/run/troth/bin/troth", "evidence", "--nonce", NONCE.hex(), ";",
     "ask", "metrics", "GET", "/metrics", "-",
+    "step", "take-tpm", "ask", "without-tpm", "POST", "/v1/evidence", _QUESTION,
+    "ask", "report", "POST", "/v1/report", json.dumps({"nonce": NONCE.hex()}),
+    "ask", "health", "GET", "/healthz", "-",
     "exit", "0",
 ]  # fmt: skip
 _MANIFEST = """
@@ -157,6 +161,28 @@ def check_by_tpm2_tools(found):
             os.close(fd)
 
 
+class Host:
+    """Takes the TPM away when the guest says that it is time."""
+
+    def __init__(self, port):
+        self.options = ("--port", f"test.steps={port}")
+        self._port = port
+        self._socket = None
+
+    def watch(self, console, process):
+        if self._socket is None and "@@ step take-tpm\n" in console:
+            (tpm,) = [child for child in process.children() if child.name() == "swtpm"]
+            tpm.kill()
+            self._socket = socket.socket(socket.AF_UNIX)
+            self._socket.connect(str(self._port))
+            self._socket.sendall(b"go\n")
+        return False
+
+    def close(self):
+        assert self._socket is not None
+        self._socket.close()
+
+
 def verified(data, bundle, place, *words):
     """What ``troth verify evidence`` finds, by a strict policy for this simulated platform."""
     key, reference, policy = place / "vendor.pem", place / "reference.json", place / "policy.toml"
@@ -214,8 +240,10 @@ def check_verdict(text, bundle, place):
 
 
 def test_evidence_of_a_guest(bundle, boot, token, tmp_path):
-    """Made in the guest over its socket and by its verb; checked here."""
-    found = boot(bundle, "--sim-snp", timeout_s=200)
+    """Made in the guest over its socket and by its verb; checked here. Then the TPM goes."""
+    host = Host(tmp_path / "steps")
+    found = boot(bundle, "--sim-snp", *host.options, watch=host.watch, timeout_s=200)
+    host.close()
     assert found.status == 0, f"{found.result}\n{found.console}"
     assert f"@@ done {token}" in found.console
 
@@ -242,3 +270,9 @@ def test_evidence_of_a_guest(bundle, boot, token, tmp_path):
         line for line in page.splitlines() if line.startswith("process_resident_memory_bytes ")
     ]
     assert float(resident.split(" ")[1]) < 32 << 20
+
+    # Without its TPM a guest gives no evidence that looks like evidence, and reports go on.
+    status, _, text = found.section("without-tpm").partition("\n")
+    assert (status, json.loads(text)["code"]) == ("502", "tpm-command")
+    assert found.section("report").startswith("200")
+    assert found.section("health").startswith("200")
