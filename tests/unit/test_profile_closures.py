@@ -78,6 +78,15 @@ def test_pid1_stays_cheap(target, name):
     assert not imported(target, POLICIES[name]) & NEVER_IN_PID1
 
 
+def test_what_starts_the_agent_is_as_cheap(target):
+    """The handover imports it by name, so the table of stages does not show it."""
+    words = [initramfs.PID1, stages.AGENT_START]
+    loaded = python.trace(target, python_closure.package_root(), words, made=(python_closure.TWIN,))
+    names = {module.name for module in loaded}
+    assert not names & NEVER_IN_PID1
+    assert not {name for name in names if name.startswith("troth.attest")}
+
+
 @pytest.mark.parametrize("name", ["base", "verity", "overlay"])
 def test_an_image_without_snp_asks_for_no_reports(name):
     lines = (LISTS / f"profile-{name}.txt").read_text().split()
