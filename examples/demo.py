@@ -183,7 +183,7 @@ def boot(bundle: Path, output: Path, vendor: str) -> list[str]:
         troth(*verify_words(bundle, output, nonce))
         need(True, "accepted: pass-simulated, for the processor was a program")
         failed = failed_checks(troth(*verify_words(bundle, output, other), "--json", expect=1))
-        need(failed[0]["name"] == "binding", "the same evidence for another nonce: refused")
+        need(failed[0]["code"] == "evidence-nonce", "the same evidence for another nonce: refused")
         tell("A report alone, by nonce: smaller, and it verifies on its own.")
         fetch(guest, "report", other, output)
         troth(
@@ -286,7 +286,9 @@ def change(example: Path, bundle: Path, output: Path) -> None:
         fetch(guest, "evidence", nonce, output)
     found = troth(*verify_words(bundle, output, nonce), "--json", expect=1)
     for check in failed_checks(found):
-        print(f"   {check['name']}: {check['detail']}")
+        print(
+            f"   {check['code']}: expected {check['expected'][:100]}; seen: {check['observed'][:100]}"
+        )
     need(True, "refused")
 
 

@@ -23,7 +23,8 @@ raw_report_data = "root"
 extend = [{ user = 1000UNIT }]
 """
 
-_SYSTEMD = """
+_SYSTEMD = (
+    """
 [image]
 name = "agent-systemd"
 kernel = {kernel}
@@ -37,7 +38,10 @@ snp = "simulated"
 vtpm = "required"
 [fail]
 deadline_s = 90
-""" + ATTEST.replace("UNIT", ', unit = "agent-check.service"') + "quote = true\n"
+"""
+    + ATTEST.replace("UNIT", ', unit = "agent-check.service"')
+    + "quote = true\n"
+)
 
 _FOREIGN = """
 [image]

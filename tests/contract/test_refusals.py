@@ -11,6 +11,7 @@ GUEST_ROOMS = ("boot", "registers", "linux")
 
 #: Codes without a guest of their own: what it would take, and what tests them instead.
 NOT_IN_A_GUEST = {
+    "agent-start": "a fresh /run would have to refuse a file (test_agent_start)",
     "entropy": "without rdrand the interpreter does not start (test_a_machine_without_a_seed)",
     "kernel-open": "the kernel would have to refuse its own sysctl",
     "lockdown": "a kernel without lockdown: Debian's have it",

@@ -14,7 +14,8 @@ import made_appraisal as made
 import made_pki
 from made_appraisal import FIELDS
 from troth.cli import explain, results, verify_inputs, verify_report
-from troth.documents import binding, instant, result
+from troth.documents import binding, instant, report_answer, result
+from troth.documents.report_answer import ReportAnswer
 from troth.errors import FormatError, UsageError
 
 NONCE = bytes(range(32))
@@ -42,6 +43,26 @@ def verify(folder, **given):
         "report_data": None, "at": AT, "accept_simulated": False, "json": False,
     }  # fmt: skip
     return verify_report.report(SimpleNamespace(**(options | given)))
+
+
+def test_an_agents_answer(tmp_path, capsys):
+    """The report in it is judged; what stands beside the report decides nothing."""
+    files(tmp_path)
+    report = (tmp_path / "report.bin").read_bytes()
+    answer = ReportAnswer(
+        report=report, certificates=b"", provider="sev-guest", nonce=bytes(32), user_data=b"x"
+    )
+    (tmp_path / "report.json").write_bytes(b"\n" + report_answer.print_(answer))
+    asked = {"file": str(tmp_path / "report.json")}
+    assert verify(tmp_path, **asked) == 0
+    plain = capsys.readouterr().out
+    assert verify(tmp_path) == 0
+    assert capsys.readouterr().out == plain
+    assert verify(tmp_path, nonce="00" * 32, **asked) == 1
+    (tmp_path / "report.json").write_bytes(b'{"schema": "troth-report-answer-v1"}')
+    with pytest.raises(FormatError) as caught:
+        verify(tmp_path, **asked)
+    assert caught.value.code == "json-missing"
 
 
 def test_a_report_by_nonce(tmp_path, capsys):

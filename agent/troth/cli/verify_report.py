@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from troth.abi import hcl, snp_report
 from troth.cli import verify_inputs
 from troth.cli.results import exit_status, show
-from troth.documents import appraisal_policy_toml, azure_evidence, binding
+from troth.documents import appraisal_policy_toml, azure_evidence, binding, report_answer
 from troth.verify import foreign
 from troth.verify.appraise import appraise, judge_chain
 
@@ -37,15 +37,20 @@ def report(options: ReportOptions) -> int:
     Raises ``UsageError``: ``report-file``, ``verify-policy-*``,
     ``certs-directory``, ``nonce-length``, ``verify-option``; ``FormatError``:
     ``snp-report-*`` for a file that is no report of a known version, ``hcl-*``
-    for a paravisor's that does not read.
+    for a paravisor's that does not read, ``json-*`` and ``report-answer`` for an
+    agent's answer.
     """
     expected = _expected_report_data(options)
     at = verify_inputs.moment(options.at)
-    data = verify_inputs.read(options.file, hcl.MAX_BYTES + 1, code="report-file")
+    data = verify_inputs.read(options.file, report_answer.LIMIT_BYTES + 1, code="report-file")
     policy_bytes = verify_inputs.read(options.policy, 1 << 20, code="verify-policy-file")
     policy = appraisal_policy_toml.parse(policy_bytes, where=options.policy)
     given = verify_inputs.certificates(options.certs)
     policy_sha256 = hashlib.sha256(policy_bytes).hexdigest()
+    if report_answer.is_answer(data):
+        # Nothing beside the report counts: whoever handed the file over wrote it.
+        answer = report_answer.parse(data, where=options.file)
+        data = answer.service if hcl.is_report(answer.service) else answer.report
     if hcl.is_report(data):
         sys.stderr.write(
             f"troth: {options.file} is a report of Azure's paravisor: the hardware's report in it "

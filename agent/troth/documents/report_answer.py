@@ -55,6 +55,11 @@ def print_(answer: ReportAnswer) -> bytes:
     )
 
 
+def is_answer(data: bytes) -> bool:
+    """Whether ``data`` can only be such a document: no report begins like JSON."""
+    return data.lstrip(b" \t\r\n")[:1] == b"{"
+
+
 def parse(data: bytes, *, where: str = "") -> ReportAnswer:
     """The answer in ``data``, not compared with anything.
 

@@ -34,7 +34,9 @@ VERIFY_REPORT = Verb(
     summary="judge an SNP attestation report",
     description="Judges the report's bytes by the policy, offline. Every check is named with its "
     "verdict: pass, fail or not-checked.",
-    positionals=(Positional("file", "the report", "FILE", kind="file"),),
+    positionals=(
+        Positional("file", "the report, or the agent's answer that holds it", "FILE", kind="file"),
+    ),
     options=(
         Option(("--certs",), "the certificates", metavar="DIR", kind="directory", required=True),
         Option(("--policy",), "the policy", metavar="FILE", kind="file", required=True),
