@@ -3,20 +3,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import http.client
 import json
 import shutil
 import socket
+import ssl
 import subprocess
 import urllib.request
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from boot import machine
 from boot.bundles import TROTH
-from troth.documents import reference_values_json
+from troth.documents import binding, reference_values_json
 
 REPOSITORY = Path(__file__).parents[2]
+NONCE = "5a" * 32
 
 
 @pytest.fixture
@@ -53,6 +60,19 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def over_tls(port: int, path: str, seen: dict) -> bytes:
+    """What the service answers; the certificate that it shows goes into ``seen``."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    caller = http.client.HTTPSConnection("127.0.0.1", port, timeout=60, context=context)
+    with contextlib.closing(caller):
+        caller.request("GET", path)
+        seen["certificate"] = caller.sock.getpeercert(binary_form=True)
+        answer = caller.getresponse()
+        assert answer.status == 200, answer.read()
+        return answer.read()
+
+
 def powered_off(bundle: Path, place: Path) -> Path:
     """The command line with the example's one variable set."""
     text = (bundle / "cmdline").read_text()
@@ -75,14 +95,15 @@ def test_service_under_systemd_and_a_host_that_offers_things(made, tmp_path):
     """Debian's systemd reaches `running`, and takes no order from SMBIOS or fw_cfg (S12)."""
     bundle = made("service")
     cmdline = powered_off(bundle, tmp_path)
-    port = free_port()
-    answers = []
+    port, tls_port = free_port(), free_port()
+    answers, evidence = [], {}
 
     def ask(console, _process):
         """The guest switches itself off once it has answered somebody."""
         if "demo-check end" not in console:
             return False
         try:
+            evidence.update(json.loads(over_tls(tls_port, f"/evidence?nonce={NONCE}", evidence)))
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:
                 answers.append(json.load(answer))
         except OSError:
@@ -93,7 +114,9 @@ def test_service_under_systemd_and_a_host_that_offers_things(made, tmp_path):
     found = machine.run(
         bundle,
         tmp_path,
+        "--sim-snp",
         "--forward", f"{port}:8080",
+        "--forward", f"{tls_port}:8443",
         "--cmdline", cmdline,
         "--qemu-arg=-smbios",
         "--qemu-arg=type=11,value=io.systemd.credential:sysusers.extra=evil",
@@ -113,6 +136,15 @@ def test_service_under_systemd_and_a_host_that_offers_things(made, tmp_path):
     assert says["models"].split()[1].startswith("/dev/dm-")
     assert "ro" in says["workload"].split()[-1].split(",")
     assert says["credentials"] == "0"
+    assert json.loads(says["info"])["caller"]["unit"] == "check.service"
+    nonce, report = says["report"].split()
+    wanted = binding.report_binding(bytes.fromhex(nonce))
+    assert bytes.fromhex(report)[0x50:0x90] == wanted
+    assert evidence["nonce"] == NONCE
+    assert evidence["caller"].endswith(" unit=app.service")
+    shown = x509.load_der_x509_certificate(evidence["certificate"]).public_key()
+    spki = shown.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    assert evidence["channel_key_sha256"] == hashlib.sha256(spki).hexdigest()
     check_predicted(json.loads(says["measurements"]), bundle, cmdline.read_text())
 
 

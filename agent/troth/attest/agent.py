@@ -109,9 +109,10 @@ class Agent:
         self._signals: list[int] = []
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.server.watch(self._wake, self._signalled)
+        # In this order: whoever finds the socket for everybody finds root's too.
         self._doors = [
-            (f"{settings.directory}/{ATTEST_SOCKET}", rights.ATTEST, settings.policy.attest.group),
             (f"{settings.directory}/{CONTROL_SOCKET}", rights.CONTROL, -1),
+            (f"{settings.directory}/{ATTEST_SOCKET}", rights.ATTEST, settings.policy.attest.group),
         ]
 
     def run(self) -> None:
