@@ -517,7 +517,8 @@ def test_front_page_is_honest():
     front = (REPOSITORY / "README.md").read_text("utf-8").split("\n## ")[0:3]
     head = "\n".join(front)
     for words in (
-        'snp = "none"',
+        "never run on SNP hardware",
+        "protects nothing",
         "acpi_aml = unprotected",
         "SeaBIOS",
         "scripts/demo",
