@@ -24,6 +24,7 @@ from troth.documents.policy import Attest, ExtendRule
 from troth.errors import FormatError, HostError, ProviderError, UsageError
 from troth.measure import pcr, register
 from troth.record import replace
+from troth.registers import log_lock
 from troth.registers.tpm import Quoted
 from troth.verify import quote
 
@@ -74,7 +75,8 @@ def test_evidence_with_a_quote(tmp_path):
     def quoter(nonce):
         nonces.append(nonce)
         # The log is locked meanwhile: what others add comes before it or after the quote.
-        with open(log, "rb") as other, pytest.raises(BlockingIOError):
+        lock = tmp_path / "state" / log_lock.FILE_NAME
+        with lock.open("rb") as other, pytest.raises(BlockingIOError):
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return quoted_of(nonce, replayed)
 
@@ -175,12 +177,27 @@ def test_a_broken_log_makes_no_evidence(tmp_path):
 
 
 def test_a_log_that_stays_locked(tmp_path, monkeypatch):
-    log, _count = make_log(tmp_path)
-    monkeypatch.setattr(making, "_LOCK_TIMEOUT_S", 0.1)
-    with running(tmp_path) as agent, open(log, "rb") as other:
+    make_log(tmp_path)
+    monkeypatch.setattr(log_lock, "TIMEOUT_S", 0.1)
+    lock = tmp_path / "state" / log_lock.FILE_NAME
+    with running(tmp_path) as agent, lock.open("wb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         status, answer = ask(agent.attest, "POST", "/v1/evidence", {"nonce": NONCE.hex()})
         assert (status, answer["code"]) == (503, "log-busy")
+
+
+def test_whoever_can_read_the_log_cannot_keep_evidence_from_others(tmp_path, monkeypatch):
+    """The log has mode 0644, and a lock on it is anybody's."""
+    log, _count = make_log(tmp_path)
+    monkeypatch.setattr(log_lock, "TIMEOUT_S", 0.1)
+    rules = Attest(group=os.getegid(), extend=(ExtendRule(os.getuid(), ""),))
+    with running(tmp_path, attest=rules) as agent, open(log, "rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        client = AgentClient(str(agent.attest))
+        client.extend("key-loaded", b"x")
+        assert client.evidence(NONCE).log_records == _count + 1
+        lock = tmp_path / "state" / log_lock.FILE_NAME
+        assert lock.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize(

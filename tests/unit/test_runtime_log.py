@@ -11,7 +11,7 @@ from made_agent import make_log
 from troth.documents import event_log_json
 from troth.errors import HostError, UsageError
 from troth.measure import pcr, register
-from troth.registers import runtime
+from troth.registers import log_lock, runtime
 from troth.registers.runtime import RuntimeLog
 
 
@@ -132,9 +132,11 @@ def test_quota(made, monkeypatch):
 
 def test_a_lock_that_somebody_keeps(made, monkeypatch):
     path, count, opening = made
-    monkeypatch.setattr(runtime, "_LOCK_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(log_lock, "TIMEOUT_S", 0.05)
     log = opening()
-    with path.open("rb") as other:
+    log.extend(7, b"uid=7 x")
+    count += 1
+    with (path.parent / "state" / log_lock.FILE_NAME).open("rb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(HostError) as caught:
             log.extend(7, b"uid=7 x")

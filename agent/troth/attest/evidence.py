@@ -12,11 +12,8 @@ Source: SECURITY S3, S28; docs/formats.md, "evidence.json" and "Bindings".
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import sys
-import time
 
 from troth.abi import tpm_attest
 from troth.documents import event_log_json, evidence
@@ -42,8 +39,6 @@ QUOTE_WORKER = "troth.registers.quote_worker"
 
 _SVSM = "svsm"
 _KINDS = {"svsm": _SVSM, "paravisor": "azure-paravisor"}
-_LOCK_TIMEOUT_S = 5.0
-_POLL_S = 0.02
 
 
 @record
@@ -108,11 +103,8 @@ class EvidenceMaker:
 
     def _snapshot(self, question: EvidenceQuestion, log: RuntimeLog) -> Evidence:
         """All but the report, of one moment as far as those go who keep to the log's lock."""
-        # A descriptor of our own: its lock also keeps the agent's other thread out.
-        fd = os.open(log.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            _lock(fd, log.path)
-            data = os.pread(fd, event_log_json.LIMIT_BYTES + 1, 0)
+        with log.locked():
+            data = os.pread(log.fd, event_log_json.LIMIT_BYTES + 1, 0)
             try:
                 events = event_log_json.parse(data, where=log.path)
             except FormatError as error:
@@ -121,8 +113,6 @@ class EvidenceMaker:
             if self._quoter is not None and log.tpm_used:
                 quoted = self._quoter(question.nonce)
             values = _read(log) if quoted is None else quoted.pcrs
-        finally:
-            os.close(fd)
         registers = [(evidence.SOFTWARE, register.replay(events))]
         registers += [
             (evidence.pcr_name(bank, index), value) for (bank, index), value in values.items()
@@ -178,18 +168,3 @@ def _part(quoted: Quoted, clock: tuple[int, int, int] | None) -> TpmPart:
         tuple(PcrValue(bank, index, value) for (bank, index), value in sorted(quoted.pcrs.items())),
         None if clock is None else Counters(*clock),
     )
-
-
-def _lock(fd: int, path: str) -> None:
-    deadline_s = time.monotonic() + _LOCK_TIMEOUT_S
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno != errno.EWOULDBLOCK:
-                raise
-        else:
-            return
-        if time.monotonic() > deadline_s:
-            raise HostError("log-busy", "another process keeps the log locked", where=path)
-        time.sleep(_POLL_S)

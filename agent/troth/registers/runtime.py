@@ -14,10 +14,7 @@ Source: DESIGN section 5; docs/formats.md, "Runtime events".
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
-import time
 
 from troth.documents import boot_state, event_log, event_log_json, strict
 from troth.documents.event_log import AGENT_RESTARTED, APPLICATION, RUNTIME_PCR, Event
@@ -25,6 +22,8 @@ from troth.errors import FormatError, HostError, Refusal, UsageError
 from troth.linux import tpm as tpm_device
 from troth.measure import pcr, register
 from troth.measure.boot_events import DEFAULT_BANKS
+from troth.registers import log_lock
+from troth.registers.log_lock import LogLock
 from troth.registers.tpm_raw import Tpm
 
 BOOT_STATE = "boot.json"
@@ -34,8 +33,6 @@ SCHEMA = "troth-agent-v1"
 MAX_EVENTS_A_USER = 1024
 MAX_LOG_BYTES = 8 << 20
 
-_LOCK_TIMEOUT_S = 5.0
-_POLL_S = 0.02
 _TPM_TIMEOUT_S = 10.0
 _STATE_BYTES = 64 << 10
 
@@ -71,11 +68,13 @@ class RuntimeLog:
 
     def reload(self) -> None:
         """Replay the whole log and compare it with boot's and agent's own words."""
-        self.broken = ""
+        # Said at the end and at once: evidence is made in another thread meanwhile.
+        broken = ""
         try:
             self._replay()
         except (FormatError, HostError, OSError) as error:
-            self.broken = str(error)
+            broken = str(error)
+        self.broken = broken
 
     def close(self) -> None:
         """Give back the descriptor."""
@@ -137,8 +136,7 @@ class RuntimeLog:
     def _append(self, kind: str, content: bytes) -> int:
         if self.broken:
             raise HostError("log-broken", self.broken)
-        self._lock()
-        try:
+        with self.locked():
             if os.fstat(self.fd).st_size != self.size_bytes:
                 self.broken = "somebody else wrote into the log"
                 raise HostError("log-broken", self.broken, where=self.path)
@@ -154,9 +152,11 @@ class RuntimeLog:
             self.size_bytes += len(line)
             self.register = register.extend(self.register, kind, content)
             self.save()
-        finally:
-            fcntl.flock(self.fd, fcntl.LOCK_UN)
         return number
+
+    def locked(self) -> LogLock:
+        """The lock for a ``with`` block: nobody adds meanwhile. ``HostError`` ``log-busy``."""
+        return LogLock(f"{self._state}/{log_lock.FILE_NAME}")
 
     def save(self) -> None:
         """Write down how far the log goes: a next agent will look."""
@@ -168,20 +168,6 @@ class RuntimeLog:
         finally:
             os.close(fd)
         os.rename(f"{path}.new", path)
-
-    def _lock(self) -> None:
-        deadline_s = time.monotonic() + _LOCK_TIMEOUT_S
-        while True:
-            try:
-                fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno != errno.EWOULDBLOCK:
-                    raise
-            else:
-                return
-            if time.monotonic() > deadline_s:
-                raise HostError("log-busy", "another process keeps the log locked", where=self.path)
-            time.sleep(_POLL_S)
 
 
 def _extend_tpm(content: bytes) -> tuple[tuple[str, bytes], ...]:
