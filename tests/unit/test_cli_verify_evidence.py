@@ -185,6 +185,10 @@ def test_the_instance_by_its_file(place):
     (place / "instance.json").write_bytes(text)
     data = made.document(made.with_instance(), report={"host_data": hashlib.sha256(text).digest()})
     (place / "evidence.json").write_bytes(data)
+    # An image that takes none has no such event, whatever its launch names.
+    assert main(words(place, instance=place / "instance.json")) == 1
+    values = replace(made.VALUES, instance="required")
+    (place / "reference.json").write_bytes(signed(values))
     assert main(words(place)) == 1
     assert main(words(place, instance=place / "instance.json")) == 0
     (place / "instance.json").write_bytes(text + b"\n")

@@ -505,9 +505,12 @@ def test_registers_that_the_log_does_not_explain(register):
 # --- instance, state, flags ---------------------------------------------------------------------
 
 
-def instance(data=None, **asked):
+TAKES = replace(made.VALUES, instance="optional")
+
+
+def instance(data=None, *, values=TAKES, **asked):
     data = data or made.document(made.with_instance(), report={"host_data": made.INSTANCE})
-    return judge(data, asked=replace(ASKED, **asked))
+    return judge(data, asked=replace(ASKED, **asked), values=values)
 
 
 def test_the_instance_is_the_expected():
@@ -516,14 +519,58 @@ def test_the_instance_is_the_expected():
     assert turned(instance()) == {"instance", "host-data"}
     listed = with_line(made.policy_text(), f'[launch] host_data = ["{made.INSTANCE.hex()}"]')
     data = made.document(made.with_instance(), report={"host_data": made.INSTANCE})
-    assert judge(data, policy=listed).overall == "pass"
+    assert judge(data, policy=listed, values=TAKES).overall == "pass"
     # An event that HOST_DATA does not carry, and HOST_DATA that no event has.
     event = made.document(made.with_instance())
     assert turned(instance(event)) == {"instance"}
     assert turned(instance(event, instance_sha256=made.INSTANCE)) == {"instance", "host-data"}
     assert turned(instance(base(), instance_sha256=made.INSTANCE)) == {"instance", "host-data"}
     later = (*made.with_instance()[:7], made.INSTANCE_EVENT, *made.BOOT[6:])
-    assert "boot-events" in turned(judge(made.document(later)))
+    assert "boot-events" in turned(judge(made.document(later), values=TAKES))
+
+
+def test_an_instance_event_only_where_the_image_takes_one_and_wherever_it_needs_one():
+    refused = replace(made.VALUES, instance="refused")
+    found = instance(values=refused, instance_sha256=made.INSTANCE)
+    assert turned(found) == {"boot-events"}
+    assert "record 5, instance" in found.check("boot-events").expected
+
+    needed = replace(made.VALUES, instance="required")
+    assert instance(values=needed, instance_sha256=made.INSTANCE).overall == "pass"
+    found = judge(values=needed)
+    assert turned(found) == {"boot-events"}
+    assert "instance in PCR 14" in found.check("boot-events").expected
+    # A key released before the configuration is known is none of that boot.
+    key = made.with_instance(event=("key-release", 15, b"kbs:///k"))
+    late = made.document(made.with_instance(made.with_instance(event=key[5]), event=key[5]))
+    assert "boot-events" in turned(judge(late, values=needed))
+    cut = judge(made.document(made.BOOT[:5]), values=needed)
+    assert "record 5, instance" in cut.check("boot-events").expected
+
+
+def test_host_data_of_a_launch_whose_log_says_nothing_of_it():
+    """An image that takes one measures what HOST_DATA names, or does not boot."""
+    data = made.document(report={"host_data": made.INSTANCE})
+    listed = with_line(made.policy_text(), f'[launch] host_data = ["{made.INSTANCE.hex()}"]')
+    assert turned(judge(data, policy=listed, values=TAKES)) == {"instance"}
+    # To one that takes none the host may say there what it likes, and the policy has it listed.
+    assert judge(data, policy=listed).overall == "pass"
+
+
+@pytest.mark.parametrize(
+    "caller",
+    [
+        'x" to nobody; accepted by `platform = "simulated"`',
+        "uid=0` or accepted by `permissive = true",
+        'uid=0\\" ] # ',
+    ],
+)
+def test_the_callers_own_text_makes_no_hint(caller):
+    found = judge(made.document(caller=caller))
+    assert "caller" in turned(found)
+    hint = found.check("caller").hint
+    assert caller not in hint
+    assert "accepted by" not in hint
 
 
 def test_a_log_that_went_back():

@@ -24,8 +24,8 @@ COVERED = ("kernel", "initramfs", "cmdline", "acpi")
 BOOT_CHAIN = COVERED[:3]
 
 #: What the policy says of instance configurations.
-REFUSED = "refused"
-INSTANCE_STATES = (REFUSED, "optional", "required")
+REFUSED, REQUIRED = "refused", "required"
+INSTANCE_STATES = (REFUSED, "optional", REQUIRED)
 TPM_STATES = ("present", "absent", "unused")
 #: Banks that predictions are made for, in the order they are listed.
 BANKS = ("sha1", "sha256", "sha384", "sha512")

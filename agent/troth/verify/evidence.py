@@ -20,6 +20,7 @@ from troth.abi import cert_table, snp_report, tpm_attest
 from troth.documents import evidence as evidence_document
 from troth.documents.appraisal_policy import OneOf
 from troth.documents.evidence import SERVICE_KINDS
+from troth.documents.reference_values import REFUSED
 from troth.documents.result import Notice, Subject
 from troth.documents.verdict import FAIL
 from troth.errors import FormatError
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from troth.verify.seen import Seen
     from troth.verify.steps import Step
 
+_QUOTES = frozenset("\"\\`'[]{}")
 SUBJECT = "evidence"
 SOFTWARE_LABEL = "software: trusts guest root for its whole life"
 
@@ -127,7 +129,7 @@ def appraise(found: Evidence, asked: Asked, given: Given, *, subject: bytes, at:
     checks_log.log_checks(
         findings, found, matched, log, problem=problem, seen=asked.seen, remembers=asked.remembers
     )
-    _instance(findings, report, log, asked)
+    _instance(findings, report, log, asked, takes=_takes_instance(matched))
     checks_reference.flag_checks(findings, matched, log.policy)
     return conclude(
         findings,
@@ -235,7 +237,10 @@ def _binding_checks(findings: Findings, found: Evidence, asked: Asked, placed: P
             good=found.caller in callers,
             expected=words(callers),
             observed=found.caller or "nobody",
-            hint=f'add "{found.caller}" to [reference] callers',
+            # The guest's own text: it must not look like a hint, nor like more than one value.
+            hint=f'add "{found.caller}" to [reference] callers'
+            if found.caller and not set(found.caller) & _QUOTES
+            else "if it may ask, name it in [reference] callers",
         )
     else:
         findings.skip("caller", expected="the policy names none", observed=found.caller)
@@ -283,7 +288,14 @@ def _channel(findings: Findings, found: Evidence, asked: Asked) -> None:
     )
 
 
-def _instance(findings: Findings, report: SnpReport, log: Judged, asked: Asked) -> None:
+def _takes_instance(matched: Matched) -> bool:
+    """Whether the image measures a configuration wherever HOST_DATA names one."""
+    return matched.values is not None and matched.values.instance != REFUSED
+
+
+def _instance(
+    findings: Findings, report: SnpReport, log: Judged, asked: Asked, *, takes: bool
+) -> None:
     name, unused = "instance", not any(report.host_data)
     if log.replayed is None:
         findings.skip(name, expected="an event log that can be read")
@@ -297,7 +309,8 @@ def _instance(findings: Findings, report: SnpReport, log: Judged, asked: Asked) 
             expected=asked.instance_sha256.hex(),
             observed=f"{shown}; HOST_DATA {report.host_data.hex()}",
         )
-    elif taken is not None and taken != report.host_data:
+    elif taken != report.host_data and (taken is not None or (takes and not unused)):
+        # The boot of an image that takes one ends without it, so a log without it is not that boot.
         findings.judge(
             name, good=False, expected=f"HOST_DATA {report.host_data.hex()}", observed=shown
         )

@@ -32,6 +32,8 @@ from troth.documents.event_log import (
     VERITY,
     WORKLOAD,
 )
+from troth.documents.reference_values import REFUSED as REFUSED_INSTANCE
+from troth.documents.reference_values import REQUIRED as REQUIRED_INSTANCE
 from troth.measure import pcr, register
 from troth.record import record, replace
 
@@ -155,6 +157,8 @@ def _of(kind: str, content: bytes) -> Expected:
 
 
 _ENTER = _of(PHASE, ENTER_INITRD)
+#: Which digest it is, only the launch knows.
+_ANY_INSTANCE = Expected(INSTANCE, PCR_OF[INSTANCE], b"", "the digest of the configuration")
 
 
 def compare(replayed: Replay, values: ReferenceValues, cases: Sequence[Case]) -> Boot:
@@ -162,7 +166,9 @@ def compare(replayed: Replay, values: ReferenceValues, cases: Sequence[Case]) ->
     unverified = sum(bool(item.unverified) for item in replayed.records)
     best: tuple[int, Boot] | None = None
     for case in cases:
-        place, difference = _walk(replayed.records, expected_boot(values, case))
+        place, difference = _walk(
+            replayed.records, expected_boot(values, case), instance=values.instance
+        )
         fits = difference is None
         runtime = len(replayed.records) - place if fits else 0
         boot = Boot(case if fits else None, difference, runtime, unverified)
@@ -176,16 +182,22 @@ def compare(replayed: Replay, values: ReferenceValues, cases: Sequence[Case]) ->
     return best[1]
 
 
-def _walk(records: Sequence[Record], expected: Sequence[Expected]) -> tuple[int, Difference | None]:
-    """(how many records agree, the first that does not)."""
+def _walk(
+    records: Sequence[Record], expected: Sequence[Expected], *, instance: str
+) -> tuple[int, Difference | None]:
+    """(how many records agree, the first that does not); ``instance``: as reference values say."""
     own = keys = at = 0
+    takes, needs = instance != REFUSED_INSTANCE, instance == REQUIRED_INSTANCE
     for place, item in enumerate(records):
         if at == len(expected):
             late = _late(records, place)
             return (place, None) if late is None else (late.position, late)
         event, entered = item.event, at > 0 and expected[at - 1] == _ENTER
-        if entered and event.kind == INSTANCE and not own and not keys and _is_instance(item):
+        first = entered and not own and not keys
+        if first and takes and _is_instance(item):
             own += 1
+        elif first and needs:
+            return place, _difference(place, item, _ANY_INSTANCE)
         elif entered and event.kind in KEY_EVENTS and event.pcr == KEY_PCR:
             keys += 1
         elif _is(item, expected[at]):
@@ -195,6 +207,8 @@ def _walk(records: Sequence[Record], expected: Sequence[Expected]) -> tuple[int,
     if at == len(expected):
         return len(records), None
     wanted = expected[at]
+    if needs and not own and at > 0 and expected[at - 1] == _ENTER:
+        wanted = _ANY_INSTANCE
     return len(records), Difference(
         len(records),
         wanted.kind,
@@ -207,7 +221,8 @@ def _walk(records: Sequence[Record], expected: Sequence[Expected]) -> tuple[int,
 def _is_instance(item: Record) -> bool:
     """A digest in its register; which, only the launch knows."""
     event = item.event
-    return not item.unverified and event.pcr == PCR_OF[INSTANCE] and len(event.content) == 32
+    placed = (event.kind, event.pcr) == (INSTANCE, PCR_OF[INSTANCE])
+    return placed and not item.unverified and len(event.content) == 32
 
 
 def _is(item: Record, wanted: Expected) -> bool:
