@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The agent amid a thousand connections that do all they should not, for a few seconds."""
 
+import gc
 import os
 import random
 import socket
@@ -80,6 +81,7 @@ def test_good_callers_are_served_amid_a_thousand_bad_ones(tmp_path, monkeypatch)
     with running(tmp_path) as found:
         ask(found.attest, "GET", "/healthz")
         nobody_left(found)
+        gc.collect()  # what earlier tests left
         before = held()
         bad = [Bad(found.attest, number) for number in range(1000)]
         ended, waits, failures = threading.Event(), [], []
@@ -121,7 +123,7 @@ def test_good_callers_are_served_amid_a_thousand_bad_ones(tmp_path, monkeypatch)
         assert not found.agent.server._of_user
         assert ask(found.attest, "GET", "/healthz")[0] == 200
         nobody_left(found)
-        assert held() == before
+        assert all(now <= then for now, then in zip(held(), before, strict=True))
 
 
 def nobody_left(found):
