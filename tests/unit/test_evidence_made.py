@@ -3,6 +3,7 @@
 
 import contextlib
 import fcntl
+import hashlib
 import io
 import json
 import os
@@ -11,6 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
+import made_hcl
+import made_report
 from made_agent import Caller, FakeProvider, ask, make_log, running
 from made_policy import policy
 from made_quote import Ak, part
@@ -21,7 +24,9 @@ from troth.cli import evidence as verb
 from troth.cli.grammar import guest_verbs
 from troth.documents import event_log_json, evidence, openapi
 from troth.documents.policy import Attest, ExtendRule
+from troth.documents.reference_values import LAUNCH_PLATFORMS, SIMULATED
 from troth.errors import FormatError, HostError, ProviderError, UsageError
+from troth.image import reference
 from troth.measure import pcr, register
 from troth.record import replace
 from troth.registers import log_lock
@@ -265,6 +270,67 @@ def test_the_client_compares(tmp_path):
         liar.socket.close()
         if error is ProviderError:
             assert caught.value.code == "provider-mismatch"
+
+
+def _of_a_service(good, kind, place):
+    """``good`` as a guest of ``kind`` sends it; ``place`` gives (service data, REPORT_DATA)."""
+    found = replace(good, platform_kind=kind)
+    bound = evidence.binding_of(found, ak_name=b"")
+    data, report_data = place(bound)
+    report = made_report.report(report_data=report_data)
+    if kind == "azure-paravisor":
+        data = made_hcl.blob(data, report)
+    return replace(found, report=report, service=evidence.ServicePart(data, b""))
+
+
+def _svsm(bound):
+    return b"manifest", hashlib.sha512(bound + b"manifest").digest()
+
+
+def _paravisor(bound):
+    body = made_hcl.claims(bound)
+    return body, made_hcl.bound(body)
+
+
+@pytest.mark.parametrize(("kind", "place"), [("svsm", _svsm), ("azure-paravisor", _paravisor)])
+def test_the_client_compares_below_a_service_too(tmp_path, kind, place):
+    make_log(tmp_path)
+    with running(tmp_path) as agent:
+        good = AgentClient(str(agent.attest)).evidence(NONCE)
+    right = _of_a_service(good, kind, place)
+    other = _of_a_service(replace(good, caller="uid=9 gid=9 unit=-"), kind, place)
+    plain = replace(good, platform_kind=kind)
+    bare = made_report.report(report_data=evidence.binding_of(plain, ak_name=b""))
+    for number, (found, accepted) in enumerate(
+        [
+            (right, True),
+            (replace(right, caller="uid=9 gid=9 unit=-"), False),
+            (replace(right, report=other.report), False),
+            (replace(right, service=other.service), kind == "svsm"),
+            (replace(right, service=None), False),
+            # Where a guest without a service has it.
+            (replace(right, report=bare), False),
+        ]
+    ):
+        path = str(tmp_path / f"says{number}")
+        liar = Lies(path, evidence.print_(found))
+        if accepted:
+            assert AgentClient(path).evidence(NONCE) == found
+        else:
+            with pytest.raises(ProviderError) as caught:
+                AgentClient(path).evidence(NONCE)
+            assert caught.value.code == "provider-mismatch"
+        liar.socket.close()
+
+
+def test_kinds_are_those_of_the_launch_values_that_images_are_built_with():
+    """What the agent claims is what a verifier finds at the launch digest of the same image."""
+    real, simulated = policy(snp="required", vtpm="none"), policy(snp="simulated", vtpm="none")
+    assert making.platform_kind(real) == reference.platform(real) == "direct"
+    assert making.platform_kind(simulated) == reference.platform(simulated) == SIMULATED
+    assert {"direct", SIMULATED} <= set(LAUNCH_PLATFORMS)
+    hosts = policy(snp="required", vtpm="required")
+    assert making.platform_kind(hosts) == reference.platform(hosts) == "direct"
 
 
 # --- troth evidence -------------------------------------------------------------------------

@@ -172,6 +172,23 @@ def test_a_quote_of_nothing():
     assert found == {"quote-pcrs", "quote-banks", "quote-replay"}
 
 
+def test_a_bank_that_the_log_lacks_covers_nothing():
+    """The log has no sha512, so what the TPM holds there is held against nothing."""
+    mixed = {key: value for key, value in PCRS.items() if key[1] != 14}
+    mixed |= {("sha512", 14): b"\x66" * 64}
+    assert failed(part(mixed, nonce=NONCE))[0] == {"quote-banks"}
+
+
+def test_events_left_out_of_the_log():
+    """All of one register's events, so that the log does not even speak of it."""
+    for index in (23, 14):
+        less = {key: value for key, value in REPLAYED.items() if key[1] != index}
+        more = PCRS | {("sha256", index): b"\x66" * 32}
+        assert failed(part(more, nonce=NONCE), replayed=less)[0] == {"quote-replay"}
+        zero = PCRS | {("sha256", index): bytes(32)}
+        assert failed(part(zero, nonce=NONCE), replayed=less)[0] == set()
+
+
 def test_sha1_banks_count_for_nothing():
     sha1 = {("sha1", index): bytes([index]) * 20 for index in (11, 14, 15)}
     found, judged = failed(part(sha1, nonce=NONCE), replayed=sha1)

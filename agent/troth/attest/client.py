@@ -15,6 +15,7 @@ import socket
 import time
 
 from troth.abi import snp_report, tpm_attest
+from troth.abi.hashes import sha512
 from troth.documents import binding, evidence, report_answer, strict
 from troth.errors import FormatError, HostError, ProviderError
 
@@ -93,16 +94,27 @@ class AgentClient:
         name = b"" if found.tpm is None else tpm_attest.name(found.tpm.ak_public, where=self.path)
         wanted = (nonce, user_data, channel_sha256)
         same = (found.nonce, found.user_data, found.channel_sha256) == wanted
-        if same and found.platform_kind not in evidence.SERVICE_KINDS:
-            # A service between processor and guest has a placement of its own.
-            bound = snp_report.parse(found.report, where=self.path).report_data
-            same = bound == evidence.binding_of(found, ak_name=name)
-        if not same:
+        if not same or not self._carries(found, evidence.binding_of(found, ak_name=name)):
             raise ProviderError(
                 "provider-mismatch", "the agent's evidence is bound to something else",
                 where=self.path,
             )  # fmt: skip
         return found
+
+    def _carries(self, found: Evidence, bound: bytes) -> bool:
+        """Whether ``bound`` stands where the platform kind puts it; SECURITY S3."""
+        report_data = snp_report.parse(found.report, where=self.path).report_data
+        if found.platform_kind not in evidence.SERVICE_KINDS:
+            return report_data == bound
+        if found.service is None:
+            return False
+        if found.platform_kind == "svsm":
+            return report_data == sha512(bound + found.service.data).digest()
+        # Only a paravisor's guest needs to read claims.
+        from troth.documents import hcl_claims
+
+        data = hcl_claims.bound_user_data(found.service.data, found.report, where=self.path)
+        return data == bound
 
     def get(self, target: str) -> strict.Reader:
         """The JSON object at ``target``. Raises as ``report`` does."""
@@ -159,12 +171,21 @@ class AgentClient:
                 peer.connect(self.path)
             except TimeoutError:
                 raise self._late() from None
-            except (OSError, ValueError) as error:
+            except PermissionError as error:
                 raise HostError(
                     "no-agent",
-                    f"nobody answers there: {error}",
+                    f"not for this user: {error.strerror}",
                     where=self.path,
-                    hint="inside a guest the agent's socket is /run/troth/attest.sock",
+                    hint="be in the group of [attest] group of the image's manifest",
+                ) from None
+            except (OSError, ValueError) as error:
+                said = error.strerror if isinstance(error, OSError) else None
+                raise HostError(
+                    "no-agent",
+                    f"nobody answers there: {said or error}",
+                    where=self.path,
+                    hint="an agent is in guests only, at /run/troth/attest.sock; in a guest look "
+                    "whether it runs: systemctl status troth-agent, else dmesg",
                 ) from None
             try:
                 peer.sendall(head.encode() + body)

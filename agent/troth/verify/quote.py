@@ -16,9 +16,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from troth.abi import tpm_attest
-from troth.abi.hashes import digest
+from troth.abi.hashes import digest, zero
 from troth.abi.tpm_attest import RsaKey
-from troth.documents import binding
+from troth.documents import binding, event_log
 from troth.documents.verdict import FAIL
 from troth.errors import FormatError
 from troth.record import record
@@ -52,6 +52,8 @@ MIN_RSA_BITS = 2048
 _NEEDED = ("restricted", "sign", "fixedTPM", "fixedParent", "sensitiveDataOrigin")
 _BARRED = ("decrypt",)
 _EXPONENTS = (0, tpm_signatures.DEFAULT_EXPONENT)
+#: What boot and agent extend, and nobody else.
+_OURS = frozenset((*event_log.PCR_OF.values(), *event_log.CAPPED_PCRS, event_log.RUNTIME_PCR))
 _UNREAD = "not looked at: the quote cannot be read"
 
 
@@ -191,8 +193,9 @@ def _pcrs(quote: Quote, signature: Signature, values: Mapping[tuple[str, int], b
 def _banks(
     strong: Mapping[tuple[str, int], bytes], replayed: Mapping[tuple[str, int], bytes]
 ) -> Step:
-    expected = "every PCR that the log speaks of, in a bank of SHA-256 or better"
-    covered = {index for _bank, index in strong}
+    expected = "every PCR that the log speaks of, in a bank of SHA-256 or better that it has too"
+    # In a bank that the log lacks, a value could be anything.
+    covered = {index for _bank, index in set(strong) & set(replayed)}
     missing = sorted({index for _bank, index in replayed} - covered)
     if missing or not strong:
         return steps.failed(BANKS, expected, f"not quoted so: PCR {words(missing)}")
@@ -206,6 +209,13 @@ def _replay(
     shared = sorted(set(strong) & set(replayed))
     differ = [
         f"{bank}:{index}" for bank, index in shared if strong[bank, index] != replayed[bank, index]
+    ]
+    banks = {bank for bank, _index in replayed}
+    # A register of the log's own that the log does not touch was touched by nobody.
+    differ += [
+        f"{bank}:{index}"
+        for bank, index in sorted(set(strong) - set(replayed))
+        if bank in banks and index in _OURS and strong[bank, index] != zero(bank)
     ]
     if differ:
         return steps.failed(
