@@ -155,6 +155,16 @@ class SnpReport:
         return self.platform_info & ~_PLATFORM_INFO_KNOWN
 
 
+_HEX = frozenset(b"0123456789abcdefABCDEF\r\n \t")
+_HEX_BYTES = 4 * REPORT_BYTES
+
+
+def _size_hint(data: bytes) -> str:
+    if data and len(data) <= _HEX_BYTES and _HEX.issuperset(data):
+        return "this is hex text; make it binary: xxd -r -p FILE report.bin"
+    return "give the report alone, in binary: no header before it, no certificates behind it"
+
+
 def parse(data: bytes, *, where: str = "") -> SnpReport:
     """The report in ``data``, exactly 1184 bytes.
 
@@ -165,7 +175,7 @@ def parse(data: bytes, *, where: str = "") -> SnpReport:
             "snp-report-size",
             f"an SNP report has {REPORT_BYTES} bytes, these are {len(data)}",
             where=where,
-            hint="give the report alone, in binary: no header before it, no certificates behind it",
+            hint=_size_hint(data),
         )
     raw = bytes(data)
     (

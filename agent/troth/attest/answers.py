@@ -58,6 +58,7 @@ def refused(
 
 
 def later(seconds: int, message: str, *, close: bool = False) -> Response:
-    """429: come back in ``seconds``."""
-    error = HostError("too-many-requests", message, hint=f"ask again in {seconds} s")
+    """429: come back in ``seconds``, with the same request: a place may be kept for it alone."""
+    hint = f"send the same request again in {seconds} s"
+    error = HostError("too-many-requests", message, hint=hint)
     return refused(error, fields=(("Retry-After", str(seconds)),), close=close)

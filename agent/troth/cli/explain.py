@@ -33,7 +33,11 @@ def explain(options: ExplainOptions) -> int:
             data = file.read(result.MAX_BYTES + 1)
     except OSError as error:
         raise UsageError(
-            "result-file", f"cannot be read: {error.strerror}", where=options.result
+            "result-file",
+            f"cannot be read: {error.strerror}",
+            where=options.result,
+            hint="give the file that troth verify report|evidence --json wrote; "
+            "docs/checks.md explains every check",
         ) from None
     sys.stdout.write(text(result.parse(data, where=options.result)))
     return 0

@@ -24,7 +24,7 @@ _USAGE = """usage: troth measurements [--json]   the event log replayed and held
        troth extend --event TYPE --data FILE|-
                                      add an event, where the agent's policy allows it
        troth --version
-measurements, report and extend ask the agent where one answers.
+measurements and report ask the agent where one answers; evidence and extend need it.
 """
 
 #: Verbs that not every image has: the module, which a profile packs and nothing here imports,
@@ -42,16 +42,23 @@ def main(arguments: list[str]) -> int:
     if arguments == ["--version"]:
         sys.stdout.write(f"troth {__version__}\n")
         return 0
+    if arguments in (["--help"], ["-h"]):
+        sys.stdout.write(_USAGE)
+        return 0
     verb, *options = arguments or [""]
     if verb in _WHERE_PACKED:
         return _told(lambda: _packed(verb, options))
     if verb not in ("measurements", "status") or options not in ([], ["--json"]):
         sys.stderr.write(_USAGE)
         return 2
-    return _told(lambda: _shown(verb, as_json=bool(options)))
+    return _told(lambda: shown(verb, as_json=bool(options)))
 
 
-def _shown(verb: str, *, as_json: bool) -> int:
+def shown(verb: str, *, as_json: bool) -> int:
+    """``measurements`` or ``status``, by the agent where one answers.
+
+    Raises ``HostError`` ``not-booted`` outside a guest, and what the two raise.
+    """
     agent = _module(_AGENT)
     if verb == "measurements":
         from troth.cli import measurements

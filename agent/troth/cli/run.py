@@ -77,12 +77,20 @@ def _writable(name: str) -> FileIO:
         raise UsageError("output-file", error.strerror or str(error), where=name) from None
 
 
+_WITHOUT_SIM_SNP = {
+    "simulated": "add --sim-snp",
+    "required": "on hardware examples/igvm-launch.sh gives an instance configuration",
+    "none": "the image is made for no secure processor: [tee] snp of its manifest",
+}
+
+
 def _check_simulated(options: Namespace, bundle: Bundle) -> None:
     if options.sim_snp:
         if bundle.snp != "simulated":
             raise UsageError(
                 "sim-snp",
                 f"--sim-snp needs a bundle with snp = simulated, this one says {bundle.snp}",
+                hint='say snp = "simulated" in [tee] of its manifest, and build it again',
             )
         return
     for given, name in (
@@ -91,7 +99,9 @@ def _check_simulated(options: Namespace, bundle: Bundle) -> None:
     ):
         if given:
             raise UsageError(
-                "sim-snp", f"{name} needs --sim-snp: only the simulated processor takes it here"
+                "sim-snp",
+                f"{name} needs --sim-snp: only the simulated processor takes it here",
+                hint=_WITHOUT_SIM_SNP.get(bundle.snp, ""),
             )
 
 

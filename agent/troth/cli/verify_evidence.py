@@ -18,6 +18,7 @@ from troth.documents import (
     kbs_evidence,
 )
 from troth.documents.verdict import PASS, PASS_SIMULATED
+from troth.errors import FormatError
 from troth.record import replace
 from troth.signing import channel_keys
 from troth.verify import foreign, replay
@@ -104,7 +105,18 @@ def verify(options: EvidenceOptions) -> int:
 
 def _troth(data: bytes, options: EvidenceOptions, asked: Asked, given: Given, at: int) -> Result:
     """Evidence of troth's own agent."""
-    found = evidence.parse(data, where=options.file)
+    try:
+        found = evidence.parse(data, where=options.file)
+    except FormatError as error:
+        if error.code != "json-syntax":
+            raise
+        raise FormatError(
+            error.code,
+            error.message,
+            where=error.where,
+            hint="evidence is JSON, as troth evidence writes it; a report alone is for: "
+            "troth verify report",
+        ) from None
     guest = snp_report.parse(found.report, where=options.file).report_id
     if options.state is not None:
         asked = replace(asked, seen=seen_guests.find(options.state, guest))
@@ -149,4 +161,7 @@ def _instance(name: str | None) -> bytes | None:
     if name is None:
         return None
     data = verify_inputs.read(name, instance_disk.READ_BYTES, code="instance-file")
-    return sha256(instance_disk.content(data)).digest()
+    try:
+        return sha256(instance_disk.content(data)).digest()
+    except FormatError as error:
+        raise FormatError(error.code, error.message, where=name, hint=error.hint) from None

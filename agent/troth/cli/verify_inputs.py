@@ -18,7 +18,7 @@ from troth.verify import endorsements
 if TYPE_CHECKING:
     from troth.verify.endorsements import Endorsements
 
-HINT = "see: troth verify --help"
+HINT = "see: troth verify report --help, or: troth verify evidence --help"
 
 
 def hex_of(option: str, text: str) -> bytes:
@@ -60,6 +60,10 @@ def certificates(name: str) -> Endorsements:
     given = endorsements.read_directory(Path(name))
     for file, reason in given.foreign:
         sys.stderr.write(f"troth: {_safe(file)} in {name} was not used: {_safe(reason)}\n")
+    if not given.certificates:
+        below = Path(name) / "certs"
+        hint = f"; is it {_safe(str(below))}?" if below.is_dir() else ""
+        sys.stderr.write(f"troth: no certificate is in {_safe(name)}{hint}\n")
     return given
 
 

@@ -58,13 +58,30 @@ _MAX_SVN = (1 << 32) - 1
 _MAX_PINS = 256
 
 
+_WRITE = "write one with: troth verify init-policy -o policy.toml"
+
+
 def parse(data: bytes, *, where: str) -> AppraisalPolicy:
     """The policy in ``data``; ``where`` names the file in errors.
 
     Raises ``UsageError``: ``verify-policy-syntax``, ``verify-policy-unknown-key``,
     ``verify-policy-missing-key``, ``verify-policy-type``, ``verify-policy-value``.
     """
+    if data.lstrip()[:1] == b"{":
+        raise UsageError(
+            "verify-policy-syntax",
+            "this is JSON, and a verification policy is TOML",
+            where=where,
+            hint=_WRITE,
+        )
     source = read_source(data, where, refuse=_refuse)
+    if "schema" not in source.tree:
+        raise UsageError(
+            "verify-policy-missing-key",
+            "no verification policy: it has no schema",
+            where=where,
+            hint=_WRITE,
+        )
     top = Table(source, source.tree, (), (*KEYS[""], *_TABLES))
     top.need("schema")
     top.text("schema", allowed=(policy_of.SCHEMA,))

@@ -63,8 +63,13 @@ def _operation(
 
 _ERROR = _object(("code", "message"), code=_TEXT, message=_TEXT, hint=_TEXT)
 _LATER: Tree = {
-    **_content("too many ask at once", _reference("schemas/error")),
-    "headers": {"Retry-After": {"schema": _COUNT, "description": "seconds"}},
+    **_content(
+        "Too many ask at once. For reports and evidence a place is kept for this very request: "
+        "send it again after Retry-After seconds with the same body, nonce and all. Another nonce "
+        "is a new request, without that place.",
+        _reference("schemas/error"),
+    ),
+    "headers": {"Retry-After": {"schema": _COUNT, "description": "seconds, whole"}},
 }
 _REPORT = _object(
     ("schema", "provider", "report", "certificates", "service", "binding"),

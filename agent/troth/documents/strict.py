@@ -24,6 +24,15 @@ if TYPE_CHECKING:
 
 MAX_INTEGER = 2**53 - 1
 
+#: What a document of another kind is, and what reads it: files get mixed up on a command line.
+_READ_BY = {
+    "troth-evidence-v1": "this is evidence: troth verify evidence",
+    "troth-report-answer-v1": "this is an agent's answer with a report: troth verify report",
+    "troth-result-v1": "this is a result: troth explain",
+    "troth-reference-values-v1": "these are reference values: troth verify evidence --reference",
+    "troth-policy-v1": "this is the policy of an image, which is in its bundle for its PID 1",
+}
+
 
 def canonical(tree: object) -> bytes:
     """Canonical bytes of ``tree`` (RFC 8785), without a final newline."""
@@ -109,8 +118,9 @@ class Reader:
         self._path = path
         self._seen: set[str] = set()
 
-    def _fail(self, key: str, wanted: str) -> FormatError:
-        return FormatError("json-type", f"{self._path}.{key} is not {wanted}", where=self._where)
+    def _fail(self, key: str, wanted: str, *, hint: str = "") -> FormatError:
+        message = f"{self._path}.{key} is not {wanted}"
+        return FormatError("json-type", message, where=self._where, hint=hint)
 
     def _get(self, key: str) -> object:
         self._seen.add(key)
@@ -132,7 +142,9 @@ class Reader:
         if not isinstance(value, str):
             raise self._fail(key, "text")
         if allowed and value not in allowed:
-            raise self._fail(key, f"one of {', '.join(allowed)} but {value!r}")
+            several = "one of " if len(allowed) > 1 else ""
+            hint = _READ_BY.get(value, "") if key == "schema" else ""
+            raise self._fail(key, f"{several}{', '.join(allowed)} but {value!r}", hint=hint)
         return value
 
     def integer(self, key: str, *, minimum: int = 0, maximum: int = MAX_INTEGER) -> int:

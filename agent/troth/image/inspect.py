@@ -115,7 +115,8 @@ def image_kind(path: Path) -> str:
         "inspect-kind",
         "is neither a bundle, an initramfs, an image nor an IGVM file",
         where=str(path),
-        hint="troth inspect FILE firmware reads a firmware; ONE diff OTHER compares any two files",
+        hint="troth inspect FILE firmware reads a firmware; ONE diff OTHER compares any two files; "
+        "troth verify judges reports and evidence",
     )
 
 

@@ -113,6 +113,10 @@ class Certificate:
         return f"Certificate({self.subject_cn!r}, sha256 {self.sha256})"
 
 
+_SEQUENCE = b"\x30"
+"""What DER of every certificate begins with."""
+
+
 def load(der: bytes, *, where: str = "") -> Certificate:
     """The certificate that ``der`` is, to the last byte.
 
@@ -121,6 +125,8 @@ def load(der: bytes, *, where: str = "") -> Certificate:
     """
     if len(der) > MAX_FILE_BYTES:
         raise FormatError("cert-size", f"more than {MAX_FILE_BYTES} bytes", where=where)
+    if der[:1] != _SEQUENCE:
+        raise FormatError("cert-format", "neither a certificate in DER nor one in PEM", where=where)
     try:
         with zero_serial_allowed():
             return _certificate(der, where)

@@ -98,4 +98,23 @@ EXTEND = Verb(
     status=STATUS,
 )
 
-VERBS = (REPORT, EVIDENCE, EXTEND)
+MEASUREMENTS = Verb(
+    words=("measurements",),
+    function="troth.cli.guest_state:measurements",
+    summary="replay the guest's event log, and hold it against the TPM",
+    description="Runs inside a guest. The agent is asked where one answers; else the log is "
+    "replayed here and the TPM is read, which only root may. Status 1 where a register differs.",
+    options=(JSON,),
+    status=STATUS,
+)
+
+STATE = Verb(
+    words=("status",),
+    function="troth.cli.guest_state:status",
+    summary="say how this guest was booted, and whether its agent runs",
+    description="Runs inside a guest: image, policy, volumes, stages of the boot, agent.",
+    options=(JSON,),
+    status=STATUS,
+)
+
+VERBS = (REPORT, EVIDENCE, EXTEND, MEASUREMENTS, STATE)
