@@ -162,8 +162,11 @@ def _kind(report: SnpReport, below: Below, matched: Matched | None) -> str:
 def _platform_kind(findings: Findings, report: SnpReport, kind: str, *, claimed: str) -> None:
     good = kind == claimed
     hint = NOTHING
-    if not good and not kind and claimed in platform_kind.SERVICE_KINDS:
+    if not good and kind in ("", DIRECT) and claimed in platform_kind.SERVICE_KINDS:
         hint = platform_kind.hint(claimed, report)
+        if kind:
+            # Whoever follows hints from the top has listed it before this check was seen.
+            hint = f"[launch] measurements lists it as your own guest's; {hint}"
     elif not good and not kind:
         hint = "list the launch digest in [launch] measurements, or give its reference values"
     findings.put(
