@@ -791,6 +791,18 @@ def azure(*, pcrs=SHA256 | BELOW, bound=None, ak=None, values=None, policy=None,
     return judge(json.dumps(tree).encode(), values=used, policy=text)
 
 
+def test_a_register_in_a_bank_that_the_log_lacks_is_held_against_nothing():
+    """What PCR 14 really holds, refusal or instance, must not hide in another bank."""
+    less = {key: value for key, value in (SHA256 | BELOW).items() if key[1] != 14}
+    found = azure(pcrs=less | {("sha512", 14): b"\x66" * 64})
+    assert turned(found) == {"quote-banks", "boot-chain-rooted", "root-hash"}
+
+
+def test_events_of_applications_left_out_of_a_paravisors_log():
+    found = azure(pcrs=SHA256 | BELOW | {("sha256", 23): b"\x66" * 32})
+    assert turned(found) == {"quote-replay", "boot-chain-rooted", "root-hash"}
+
+
 def test_a_paravisors_guest_passes_by_its_quote():
     found = azure()
     assert turned(found) == set()
