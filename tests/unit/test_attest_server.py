@@ -608,6 +608,8 @@ def test_nothing_grows(tmp_path):
 def test_connections_are_bounded_and_the_rest_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(server_module, "ROOT_CONNECTIONS", 2)
     with running(tmp_path) as found:
+        # Whoever looked whether the agent is up has gone.
+        wait_until(lambda: found.agent.server.count == 0)
         found.agent.server._max_connections = 10
         callers = [Caller(found.attest) for _ in range(10)]
         with Caller(found.attest) as caller:
