@@ -181,6 +181,33 @@ def test_a_broken_log_makes_no_evidence(tmp_path):
         assert agent.provider.asked == []
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda lines: lines[:-1],
+        lambda lines: [*lines[:-1], lines[-1][:10]],
+        lambda lines: [*lines, lines[-1]],
+        lambda lines: [line.replace(b"quiet", b"quite") for line in lines],
+        lambda lines: [],
+    ],
+    ids=["cut", "torn", "longer", "altered", "empty"],
+)
+def test_a_log_that_changes_below_the_agent(tmp_path, change):
+    """It would replay, and show less than was measured."""
+    log, _count = make_log(tmp_path)
+    with running(tmp_path) as agent:
+        assert ask(agent.attest, "POST", "/v1/evidence", {"nonce": NONCE.hex()})[0] == 200
+        before = log.read_bytes()
+        log.write_bytes(b"".join(change(before.splitlines(keepends=True))))
+        if log.read_bytes() == before:
+            pytest.skip("the change changes nothing of this log")
+        status, answer = ask(agent.attest, "POST", "/v1/evidence", {"nonce": NONCE.hex()})
+        assert (status, answer["code"]) == (503, "log-broken")
+        assert ask(agent.attest, "GET", "/v1/info")[1]["log"] == "broken"
+        assert ask(agent.attest, "GET", "/healthz")[0] == 503
+        assert len(agent.provider.asked) == 1
+
+
 def test_a_log_that_stays_locked(tmp_path, monkeypatch):
     make_log(tmp_path)
     monkeypatch.setattr(log_lock, "TIMEOUT_S", 0.1)

@@ -12,13 +12,12 @@ Source: SECURITY S3, S28; docs/formats.md, "evidence.json" and "Bindings".
 
 from __future__ import annotations
 
-import os
 import sys
 
 from troth.abi import tpm_attest
-from troth.documents import event_log_json, evidence
+from troth.documents import evidence
 from troth.documents.evidence import Counters, Evidence, PcrValue, ServicePart, TpmPart
-from troth.errors import FormatError, HostError
+from troth.errors import HostError
 from troth.measure import register
 from troth.record import record, replace
 from troth.registers import measurements
@@ -104,11 +103,7 @@ class EvidenceMaker:
     def _snapshot(self, question: EvidenceQuestion, log: RuntimeLog) -> Evidence:
         """All but the report, of one moment as far as those go who keep to the log's lock."""
         with log.locked():
-            data = os.pread(log.fd, event_log_json.LIMIT_BYTES + 1, 0)
-            try:
-                events = event_log_json.parse(data, where=log.path)
-            except FormatError as error:
-                raise HostError("log-broken", str(error), where=log.path) from None
+            data, events = log.copy()
             quoted = None
             if self._quoter is not None and log.tpm_used:
                 quoted = self._quoter(question.nonce)

@@ -154,6 +154,22 @@ class RuntimeLog:
             self.save()
         return number
 
+    def copy(self) -> tuple[bytes, tuple[Event, ...]]:
+        """The log's bytes and its events; called inside ``locked``.
+
+        Raises ``HostError`` ``log-broken`` where they are not what was written.
+        """
+        data = os.pread(self.fd, event_log_json.LIMIT_BYTES + 1, 0)
+        try:
+            events = event_log_json.parse(data, where=self.path)
+        except FormatError as error:
+            self.broken = str(error)
+            raise HostError("log-broken", self.broken, where=self.path) from None
+        if len(data) != self.size_bytes or register.replay(events) != self.register:
+            self.broken = "somebody else wrote into the log"
+            raise HostError("log-broken", self.broken, where=self.path)
+        return data, events
+
     def locked(self) -> LogLock:
         """The lock for a ``with`` block: nobody adds meanwhile. ``HostError`` ``log-busy``."""
         return LogLock(f"{self._state}/{log_lock.FILE_NAME}")
