@@ -460,6 +460,18 @@ def test_a_volume_key_is_keyed_and_unverified():
     assert "log-unverified" in {item.name for item in found.warnings}
 
 
+@pytest.mark.parametrize("banks", [("sha1",), ()])
+def test_records_without_a_strong_digest(banks):
+    """The contents are right; that they were measured is nobody's word."""
+    found = judge(made.document(event_log=made.b64(made.log(banks=banks))))
+    assert turned(found) == {"event-log"}
+    one = records()
+    one[7]["digests"] = [{"hashAlg": "sha1", "digest": hashlib.sha1(made.BOOT[7][2]).hexdigest()}]
+    found = judge(of_records(one))
+    assert turned(found) == {"event-log"}
+    assert "record 7 has no such digest" in found.check("event-log").observed
+
+
 # --- registers ----------------------------------------------------------------------------------
 
 PRESENT = replace(made.VALUES, cases=(made.case(tpm="present"),))
@@ -789,6 +801,20 @@ def azure(*, pcrs=SHA256 | BELOW, bound=None, ak=None, values=None, policy=None,
     )  # fmt: skip
     text = policy or with_line(made.policy_text(), PARAVISOR)
     return judge(json.dumps(tree).encode(), values=used, policy=text)
+
+
+def test_a_register_of_the_firmware_that_is_not_as_predicted():
+    """Sent among the registers, where no quote is over it."""
+    case = made.case(tpm="present")
+    below = (*case.handover.pcrs, ("sha256", 4, "44" * 32))
+    values = replace(made.VALUES, cases=(
+        replace(case, handover=replace(case.handover, pcrs=tuple(sorted(below)))),
+    ))  # fmt: skip
+    plain = made.tree(tpm_registers=True)["registers"]
+    for value, checks in (("44" * 32, set()), ("45" * 32, {"registers"})):
+        listed = sorted([*plain, {"name": "sha256:4", "value": value}],
+                        key=lambda item: item["name"])  # fmt: skip
+        assert turned(judge(made.document(registers=listed), values=values)) == checks
 
 
 def test_a_register_in_a_bank_that_the_log_lacks_is_held_against_nothing():

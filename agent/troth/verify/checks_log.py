@@ -105,12 +105,13 @@ def log_checks(
         for name in ("log-rollback", "boot-events", "command-line", "root-hash", "registers"):
             findings.skip(name, expected=_UNREAD)
         return
-    count = len(replayed.records)
+    count, weak = len(replayed.records), _weak(replayed)
     findings.judge(
         "event-log",
-        good=count == evidence.log_records,
-        expected=f"{evidence.log_records} records",
-        observed=f"{count} records{_also(judged.boot)}",
+        good=count == evidence.log_records and weak is None,
+        expected=f"{evidence.log_records} records, each with a digest of SHA-256 or better",
+        observed=f"{count} records{_also(judged.boot)}"
+        + ("" if weak is None else f"; record {weak} has no such digest"),
     )
     _rollback(findings, replayed, seen, remembers=remembers)
     if matched.values is None or judged.boot is None:
@@ -121,6 +122,14 @@ def log_checks(
         _command_line(findings, replayed, cases(matched.values, matched))
         _root_hash(findings, replayed, matched.values)
     _registers(findings, evidence, replayed, judged.boot)
+
+
+def _weak(replayed: Replay) -> int | None:
+    """The first record that no strong bank speaks of: nothing was measured by it (V-p)."""
+    for place, item in enumerate(replayed.records):
+        if not any(bank in STRONG for bank, _value in item.event.digests):
+            return place
+    return None
 
 
 def _also(boot: Boot | None) -> str:
@@ -226,6 +235,10 @@ def _registers(findings: Findings, evidence: Evidence, replayed: Replay, boot: B
         expected += ", and what is predicted"
         problems += _unlike_prediction(evidence, replayed, boot, boot.case)
     names = [name for name, _value in evidence.registers]
+    if boot is None and not problems:
+        agree = f"the log comes to {words(names)}"
+        findings.skip("registers", expected=UNKNOWN, observed=agree)
+        return
     findings.judge(
         "registers",
         good=not problems,
@@ -263,9 +276,16 @@ def _unlike_prediction(
     """What of the image's own boot has other values than the reference values hold."""
     own = replay.boot_pcrs(replayed, boot)
     predicted = replay.predicted_pcrs(case)
-    for key in sorted(set(own) & set(predicted)):
-        if own[key] != predicted[key]:
-            yield f"{pcr_name(*key)}: predicted is {predicted[key].hex()}"
+    for bank, index in sorted(set(own) & set(predicted)):
+        if own[bank, index] != predicted[bank, index]:
+            yield f"{pcr_name(bank, index)}: predicted is {predicted[bank, index].hex()}"
+    for name, value in evidence.registers:
+        key = pcr_of(name)
+        # What firmware and loader measured is in no log of ours.
+        if key is None or key in own or key[0] not in STRONG:
+            continue
+        if value != predicted.get(key, value):
+            yield f"{name}: predicted is {predicted[key].hex()}"
     if replay.boot_software(replayed, boot) != bytes.fromhex(case.handover.software):
         yield f"software: predicted is {case.handover.software} at the handover"
     if case.tpm != "present":
