@@ -141,10 +141,13 @@ def test_expired_and_retired_values(place, values):
     assert main(words(place)) == 1
 
 
-def test_unsigned_values_and_keys_beside_the_policy(place):
+def test_unsigned_values_and_keys_beside_the_policy(place, capsys):
     plain = reference_values_json.print_(replace(made.VALUES, issued="", expires="", commit=""))
     (place / "reference.json").write_bytes(plain)
     assert main(words(place)) == 1
+    # Without values that count nothing was compared with a prediction.
+    (line,) = [text for text in capsys.readouterr().out.splitlines() if " registers " in text]
+    assert line.startswith("-> not-checked")
     (place / "policy.toml").write_text(
         with_line(made.policy_text(), "[reference] allow_unsigned = true")
     )

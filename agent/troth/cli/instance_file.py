@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from troth.documents import instance
 from troth.documents.instance_disk import MAX_BYTES
-from troth.errors import UsageError
+from troth.errors import FormatError, UsageError
 
 if TYPE_CHECKING:
     from troth.documents.policy import InstanceRules
@@ -38,5 +38,9 @@ def read(name: str, rules: InstanceRules | None) -> bytes:
             where=name,
             hint="its manifest would say so in [instance]",
         )
-    instance.judge(instance.parse(data, where=name), rules, where=name)
+    try:
+        instance.judge(instance.parse(data, where=name), rules, where=name)
+    except FormatError as error:
+        hint = error.hint or "docs/instance.md shows such a file; [instance] says what it may hold"
+        raise FormatError(error.code, error.message, where=error.where, hint=hint) from None
     return data
