@@ -678,7 +678,7 @@ def test_the_program_ends_on_sigterm(tmp_path):
         [sys.executable, "-c", MAIN.format(paths=paths), str(place)], stderr=subprocess.PIPE
     )
     try:
-        wait_until(lambda: (place / "control.sock").exists() or program.poll() is not None)
+        wait_until(lambda: (place / "attest.sock").exists() or program.poll() is not None)
         assert ask(place / "attest.sock", "POST", "/v1/report", {"nonce": NONCE})[0] == 200
         program.send_signal(1)
         assert ask(place / "attest.sock", "GET", "/healthz")[0] == 200

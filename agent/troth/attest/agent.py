@@ -228,22 +228,35 @@ def _check_directory(path: str) -> None:
 
 
 def _listener(path: str, group: int) -> socket.socket:
-    """A listening socket at ``path``: for ``group`` too, or for its owner alone where -1."""
+    """A socket at ``path``, for ``group`` too, or for its owner alone where -1.
+
+    It gets its name last: whoever finds it there is heard.
+    """
     _remove_stale(path)
+    unnamed = f"{path}.new"
+    _remove_stale(unnamed)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     # Nobody may connect before owner and mode are right.
     before = os.umask(0o777)
     try:
-        listener.bind(path)
+        listener.bind(unnamed)
     except OSError as error:
         listener.close()
         raise HostError("agent-io", f"no socket there: {error.strerror}", where=path) from None
     finally:
         os.umask(before)
-    os.chown(path, -1, group)
-    os.chmod(path, 0o600 if group < 0 else 0o660)
+    os.chown(unnamed, -1, group)
+    os.chmod(unnamed, 0o600 if group < 0 else 0o660)
     listener.setblocking(False)
     listener.listen(BACKLOG)
+    try:
+        # Not renamed: what is there and no socket was put there by somebody for a reason.
+        os.link(unnamed, path)
+    except OSError as error:
+        listener.close()
+        raise HostError("agent-io", f"no socket there: {error.strerror}", where=path) from None
+    finally:
+        os.unlink(unnamed)
     return listener
 
 
