@@ -560,6 +560,19 @@ def test_an_instance_event_only_where_the_image_takes_one_and_wherever_it_needs_
     assert "record 5, instance" in cut.check("boot-events").expected
 
 
+def test_an_instance_that_is_asked_for_and_that_the_policy_does_not_list():
+    """The file came from whoever sent the evidence; which are good, the policy has said."""
+    other = with_line(made.policy_text(), f'[launch] host_data = ["{"77" * 32}"]')
+    data = made.document(made.with_instance(), report={"host_data": made.INSTANCE})
+    asked = replace(ASKED, instance_sha256=made.INSTANCE)
+    assert turned(judge(data, policy=other, values=TAKES, asked=asked)) == {"host-data"}
+    both = with_line(other, f'[launch] host_data = ["{"77" * 32}", "{made.INSTANCE.hex()}"]')
+    assert judge(data, policy=both, values=TAKES, asked=asked).overall == "pass"
+    # Of those listed, it must be the one asked for.
+    wrong = replace(ASKED, instance_sha256=bytes([0x77]) * 32)
+    assert turned(judge(data, policy=both, values=TAKES, asked=wrong)) == {"instance"}
+
+
 def test_host_data_of_a_launch_whose_log_says_nothing_of_it():
     """An image that takes one measures what HOST_DATA names, or does not boot."""
     data = made.document(report={"host_data": made.INSTANCE})

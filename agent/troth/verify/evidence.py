@@ -175,14 +175,17 @@ def with_expectations(policy: AppraisalPolicy, matched: Matched, asked: Asked) -
     """``policy`` with what is known beside it.
 
     The launch digests of accepted values, where it names none itself (below a service
-    the digest is the service's), and the instance asked for, as HOST_DATA.
+    the digest is the service's), and the instance asked for, as HOST_DATA, where it lists none.
     """
     launch = policy.launch
     if not launch.measurements and matched.values is not None and not matched.service:
         digests = dict.fromkeys(item.digest for item in matched.values.in_force)
         launch = replace(launch, measurements=tuple(bytes.fromhex(text) for text in digests))
-    if asked.instance_sha256 is not None:
-        launch = replace(launch, host_data=OneOf(unused=False, values=(asked.instance_sha256,)))
+    wanted = asked.instance_sha256
+    listed = launch.host_data is not None and not launch.host_data.unused
+    # Where the policy lists which are good, a file handed over with the evidence adds none.
+    if wanted is not None and not listed:
+        launch = replace(launch, host_data=OneOf(unused=False, values=(wanted,)))
     return replace(policy, launch=launch)
 
 
