@@ -180,9 +180,9 @@ def boot(bundle: Path, output: Path, vendor: str) -> list[str]:
         certificate = fetch(guest, "evidence", nonce, output)
         write_policy(bundle, output, vendor)
         tell("Verify, before anything is believed: the evidence, for this nonce and this TLS key.")
-        troth(*verify_words(bundle, output, nonce))
+        troth(*verify_words(bundle, output, nonce, shown=output))
         need(True, "accepted: pass-simulated, for the processor was a program")
-        failed = failed_checks(troth(*verify_words(bundle, output, other), "--json", expect=1))
+        failed = failed_checks(troth(*verify_words(bundle, output, other, shown=output), "--json", expect=1))
         need(failed[0]["code"] == "evidence-nonce", "the same evidence for another nonce: refused")
         tell("A report alone, by nonce: smaller, and it verifies on its own.")
         fetch(guest, "report", other, output)
@@ -211,12 +211,12 @@ def fetch(guest: Guest, what: str, nonce: str, output: Path) -> bytes:
     return certificate
 
 
-def verify_words(bundle: Path, output: Path, nonce: str) -> list[str]:
+def verify_words(bundle: Path, output: Path, nonce: str, *, shown: Path) -> list[str]:
     return [
-        "verify", "evidence", str(output / "evidence.json"),
+        "verify", "evidence", str(shown / "evidence.json"),
         "--reference", str(output / "reference.json"), "--policy", str(output / "policy.toml"),
         "--certs", f"{bundle}.sim/certs", "--nonce", nonce,
-        "--channel-key", str(output / "certificate.pem"), "--accept-simulated",
+        "--channel-key", str(shown / "certificate.pem"), "--accept-simulated",
     ]  # fmt: skip
 
 
@@ -280,10 +280,12 @@ def change(example: Path, bundle: Path, output: Path) -> None:
     troth("build", str(manifest), "-o", str(other), "--update")
     # The same machine starts it: what follows is about the image, not about the chip.
     shutil.copytree(f"{bundle}.sim", f"{other}.sim", dirs_exist_ok=True)
-    with Guest(other, output) as guest:
+    shown = output / "changed.shown"
+    shown.mkdir(exist_ok=True)
+    with Guest(other, shown) as guest:
         nonce = secrets.token_hex(32)
-        fetch(guest, "evidence", nonce, output)
-    found = troth(*verify_words(bundle, output, nonce), "--json", expect=1)
+        fetch(guest, "evidence", nonce, shown)
+    found = troth(*verify_words(bundle, output, nonce, shown=shown), "--json", expect=1)
     failed = {check["code"]: check for check in failed_checks(found)}
     for code, check in failed.items():
         print(f"   {code}: {check['observed'][:150]}")

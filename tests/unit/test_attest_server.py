@@ -424,8 +424,8 @@ def test_a_caller_that_sends_on_is_not_read(tmp_path):
 
 
 def test_slow_callers_are_told_and_closed(tmp_path, monkeypatch):
-    monkeypatch.setattr(connection, "REQUEST_S", 0.2)
-    monkeypatch.setattr(connection, "IDLE_S", 0.2)
+    monkeypatch.setattr(connection, "REQUEST_S", 1.0)
+    monkeypatch.setattr(connection, "IDLE_S", 1.0)
     monkeypatch.setattr(server_module, "_TICK_S", 0.05)
     with running(tmp_path) as found:
         with (
@@ -633,6 +633,18 @@ def test_a_second_agent_is_refused_and_the_first_serves_on(tmp_path):
             Agent(second, {}).run()
         assert caught.value.code == "agent-running"
         assert ask(first.attest, "GET", "/healthz")[0] == 200
+
+
+def test_what_is_no_socket_is_left_alone(tmp_path):
+    with running(tmp_path) as found:
+        pass
+    found.attest.write_text("somebody's")
+    agent = Agent(settings_of(tmp_path, FakeProvider()), {})
+    with pytest.raises(HostError) as caught:
+        agent.run()
+    assert caught.value.code == "agent-io"
+    assert found.attest.read_text() == "somebody's"
+    assert [path.name for path in found.attest.parent.iterdir()] == ["attest.sock"]
 
 
 def test_a_directory_of_others_is_refused(tmp_path):

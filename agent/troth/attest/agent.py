@@ -128,6 +128,7 @@ class Agent:
             self.server.run()
             self._manager.say(notify.STOPPING)
         finally:
+            self.server.close()
             for path in made:
                 os.unlink(path)
             self._report_worker.stop()

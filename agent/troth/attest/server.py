@@ -109,25 +109,26 @@ class Server:
     def run(self) -> None:
         """Serve until ``end``."""
         next_tick_s = time.monotonic() + _TICK_S
-        try:
-            while not self._over():
-                wait_s = 0.0 if self._ready else max(0.0, next_tick_s - time.monotonic())
-                for fd, events in self._poll.poll(wait_s, _EVENTS_AT_ONCE):
-                    self._event(fd, events)
-                ready, self._ready = self._ready, []
-                for caller in ready:
-                    if self._is_open(caller):
-                        self._advance(caller)
-                now_s = time.monotonic()
-                if now_s >= next_tick_s:
-                    next_tick_s = now_s + _TICK_S
-                    self._tick(now_s)
-        finally:
-            for caller in list(self._connections.values()):
-                self._close(caller)
-            for listener, _door in self._listeners.values():
-                listener.close()
-            self._poll.close()
+        while not self._over():
+            wait_s = 0.0 if self._ready else max(0.0, next_tick_s - time.monotonic())
+            for fd, events in self._poll.poll(wait_s, _EVENTS_AT_ONCE):
+                self._event(fd, events)
+            ready, self._ready = self._ready, []
+            for caller in ready:
+                if self._is_open(caller):
+                    self._advance(caller)
+            now_s = time.monotonic()
+            if now_s >= next_tick_s:
+                next_tick_s = now_s + _TICK_S
+                self._tick(now_s)
+
+    def close(self) -> None:
+        """Let go of every socket; served or not, nothing is served from here on."""
+        for caller in list(self._connections.values()):
+            self._close(caller)
+        for listener, _door in self._listeners.values():
+            listener.close()
+        self._poll.close()
 
     def _over(self) -> bool:
         if not self._ending_s:
