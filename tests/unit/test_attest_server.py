@@ -433,7 +433,7 @@ def test_slow_callers_are_told_and_closed(tmp_path, monkeypatch):
             Caller(found.attest) as slow,
             Caller(found.attest) as idle,
         ):
-            slow.raw(b"POST /v1/report HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{")
+            slow.raw(b"POST /v1/report HTTP/1.1\r\nHost: a\r\nContent-Length: 999\r\n\r\n{")
             assert idle.ask("GET", "/healthz")[0] == 200
             # A byte now and then buys no time: the whole request is due.
             begun = time.monotonic()
