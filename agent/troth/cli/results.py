@@ -39,8 +39,14 @@ def show(judged: Result, *, as_json: bool) -> None:
         return
     lines = [f"{judged.subject.kind} {judged.subject.sha256}", f"at {instant.print_(judged.at)}"]
     width = max(len(check.code) for check in judged.checks)
+    beside = 0
     for check in judged.checks:
-        lines += _lines(check, width)
+        if _needs_evidence(judged, check):
+            beside += 1
+        else:
+            lines += _lines(check, width)
+    if beside:
+        lines.append(f"   {NOT_CHECKED:<11}  {beside} checks need evidence, not a report alone")
     lines += [f"warning  {item.name}: {item.text}" for item in judged.warnings]
     lines.append(_OVERALL[judged.overall])
     sys.stdout.write("\n".join(lines) + "\n")
@@ -61,6 +67,18 @@ def sentence(check: Check) -> str:
         made = known is not None and known.group == check_names.CERTIFICATES
         return f"{'expected ' if made else ''}{check.expected}{_seen(check)}"
     return f"expected {check.expected}{_seen(check)}"
+
+
+def _needs_evidence(judged: Result, check: Check) -> bool:
+    """Whether ``check`` says no more than that a report came alone."""
+    known = check_names.BY_NAME.get(check.code)
+    return (
+        judged.subject.kind == result.REPORT
+        and known is not None
+        and known.group == check_names.EVIDENCE
+        and check.verdict == NOT_CHECKED
+        and not check.required
+    )
 
 
 def _seen(check: Check) -> str:

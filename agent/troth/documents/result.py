@@ -26,7 +26,8 @@ OVERALL = (PASS, FAIL, PARTIAL, PASS_SIMULATED)
 REAL = "real"
 SIMULATED = "simulated"
 PLATFORMS = (REAL, SIMULATED)
-SUBJECTS = ("snp-report", "evidence")
+REPORT = "snp-report"
+SUBJECTS = (REPORT, "evidence")
 
 MAX_BYTES = 1 << 20
 MAX_CHECKS = 1000

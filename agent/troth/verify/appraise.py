@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from troth.abi import snp_report, snp_tcb
 from troth.documents import appraisal_policy, check_names, tcb_floors
-from troth.documents.result import REAL, SIMULATED, Notice, Result, Subject, overall
+from troth.documents.result import REAL, REPORT, SIMULATED, Notice, Result, Subject, overall
 from troth.documents.verdict import FAIL, NOT_CHECKED
 from troth.verify.chain import chain
 from troth.verify.checks_guest import guest_checks
@@ -80,7 +80,7 @@ def appraise(
             findings.skip(check.name, expected="evidence, not a report alone")
     return conclude(
         findings,
-        Subject("snp-report", hashlib.sha256(report.raw).hexdigest()),
+        Subject(REPORT, hashlib.sha256(report.raw).hexdigest()),
         simulated=judged.simulated,
         policy_sha256=policy_sha256,
         at=at,
