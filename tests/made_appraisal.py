@@ -9,8 +9,8 @@ from functools import cache
 import made_pki
 from troth.abi import snp_report
 from troth.documents import appraisal_policy_toml
-from troth.verify import endorsements
 from troth.verify.appraise import appraise, judge_chain
+from troth.verify.endorsing import endorsements
 
 AT = round(made_pki.NOW.timestamp())
 TCB = "{ bootloader = 10, tee = 0, snp = 27, microcode = 84 }"

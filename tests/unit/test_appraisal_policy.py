@@ -272,7 +272,7 @@ def test_every_key_stands_on_the_page():
         assert f"`{name}`" in text
 
 
-ROOMS = ("appraise.py", "evidence.py", "foreign.py")
+ROOMS = ("appraise.py", "evidence.py", "kinds/foreign.py")
 
 
 def test_warnings_are_on_the_page():

@@ -18,7 +18,7 @@ from troth.documents import check_names, result
 from troth.documents.result import Check
 from troth.errors import FormatError
 from troth.record import replace
-from troth.verify import chain
+from troth.verify.endorsing import chain
 from troth.verify.policy_text import policy_text as written_policy
 
 EVIDENCE = {c.name for c in check_names.CHECKS if c.group == check_names.EVIDENCE}
@@ -392,7 +392,7 @@ def test_a_simulated_platform():
 def test_amds_roots_do_not_count_for_simulated_platforms():
     from troth.documents import appraisal_policy_toml
     from troth.verify.appraise import trusted_roots
-    from troth.verify.roots import AMD_ROOTS
+    from troth.verify.endorsing.roots import AMD_ROOTS
 
     text = made.policy_text()
     real = appraisal_policy_toml.parse(text.encode(), where="p")
@@ -483,7 +483,7 @@ def test_each_hint_accepts_what_was_seen(changes, checks):
 
 def vector(name):
     """Report, endorsements of all vectors, expected data, and the manifest's entry."""
-    from troth.verify import endorsements
+    from troth.verify.endorsing import endorsements
 
     entry = next(item for item in made_report.vectors()["vectors"] if item["id"] == name)
     root = made_report.VECTORS
@@ -597,7 +597,7 @@ def test_an_expired_key_of_a_cloud():
 @pytest.mark.vectors
 def test_swapped_chains():
     """Each report with the other's key only."""
-    from troth.verify import endorsements
+    from troth.verify.endorsing import endorsements
 
     for name, other in (("milan-v3-ms", "milan-v3-azure-hcl"), ("genoa-v3-ms", "milan-v3-ms")):
         report, _given, data, at, entry = vector(name)

@@ -13,10 +13,10 @@ from made_pki import LINES, NOW, TURIN_CHIP, Pki, holds, ia5, integer, pem, sign
 from made_report import VECTORS, vectors
 from troth.abi import snp_report
 from troth.errors import FormatError, UsageError
-from troth.verify import chain as chains
-from troth.verify import endorsements
-from troth.verify.chain import CODES, chain
-from troth.verify.roots import AMD_ROOTS
+from troth.verify.endorsing import chain as chains
+from troth.verify.endorsing import endorsements
+from troth.verify.endorsing.chain import CODES, chain
+from troth.verify.endorsing.roots import AMD_ROOTS
 
 ALL_PASS = dict.fromkeys(CODES, "pass")
 HEX_ORDER = int(

@@ -18,7 +18,7 @@ from troth.attest.provider_azure import AzureProvider
 from troth.attest.provider_tsm import TsmProvider
 from troth.documents import evidence
 from troth.errors import ProviderError
-from troth.verify import placement
+from troth.verify.kinds import placement
 
 NONCE = bytes(range(32))
 EK = (

@@ -17,7 +17,8 @@ import made_report
 from made_appraisal import turned
 from made_foreign import VECTORS, serde, vector
 from troth.documents import appraisal_policy_toml, azure_evidence, kbs_evidence
-from troth.verify import endorsements, foreign
+from troth.verify.endorsing import endorsements
+from troth.verify.kinds import foreign
 
 NONCE = b"challenge"
 AT = made.moment(2026, 1, 31)

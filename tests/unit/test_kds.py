@@ -19,12 +19,12 @@ from troth.abi import snp_report
 from troth.abi.snp_tcb import Tcb
 from troth.cli import certs
 from troth.errors import FormatError, HostError, TrothError, UsageError
-from troth.verify import endorsements, fetch, kds, kds_cache
-from troth.verify.chain import chain
-from troth.verify.fetch import Fetcher
-from troth.verify.kds import Service
-from troth.verify.kds_cache import Cache
-from troth.verify.roots import AMD_ROOTS
+from troth.verify.endorsing import endorsements, fetch, kds, kds_cache
+from troth.verify.endorsing.chain import chain
+from troth.verify.endorsing.fetch import Fetcher
+from troth.verify.endorsing.kds import Service
+from troth.verify.endorsing.kds_cache import Cache
+from troth.verify.endorsing.roots import AMD_ROOTS
 
 MAX_REQUESTS = 60
 

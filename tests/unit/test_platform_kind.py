@@ -11,8 +11,8 @@ from troth.abi import snp_report
 from troth.documents import appraisal_policy_toml
 from troth.documents.appraisal_policy import KeyPin, OneOf
 from troth.errors import UsageError
-from troth.verify import platform_kind
-from troth.verify.checks_reference import Matched
+from troth.verify.checks.reference import Matched
+from troth.verify.kinds import platform_kind
 
 HEAD = 'schema = "troth-verify-policy-v1"\nplatform = "real"\n[reference]\n'
 ID, AUTHOR, FAMILY, IMAGE = b"\x16" * 48, b"\x17" * 48, b"\x11" * 16, b"\x12" * 16

@@ -13,7 +13,8 @@ from made_quote import ATTRIBUTES, Ak, attest, part, qualifying
 from troth.documents.evidence import PcrValue, TpmPart
 from troth.errors import UsageError
 from troth.record import replace
-from troth.verify import quote, steps
+from troth.verify import quote
+from troth.verify.endorsing import steps
 
 VECTORS = Path(os.environ.get("TROTH_VECTORS", Path(__file__).parents[3] / "shared/vectors"))
 NONCE = bytes(range(32))

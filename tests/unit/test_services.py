@@ -14,8 +14,8 @@ import made_report
 from troth.abi import snp_report
 from troth.documents import appraisal_policy_toml
 from troth.documents.evidence import Evidence, ServicePart, TpmPart
-from troth.verify import azure, placement, svsm, two_reports
 from troth.verify.appraise import judge_chain
+from troth.verify.kinds import azure, placement, svsm, two_reports
 
 BINDING = bytes(range(100, 164))
 NUMBERS = made_hcl.ak_key().public_key().public_numbers()

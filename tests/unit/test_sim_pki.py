@@ -20,7 +20,7 @@ from troth.signing import certificates, keys, revocation_lists
 from troth.signing.issuing import IssuerKey
 from troth.simulated import chip as chips
 from troth.simulated import pki as pkis
-from troth.verify.roots import AMD_ROOTS
+from troth.verify.endorsing.roots import AMD_ROOTS
 
 LINES = ("Milan", "Genoa", "Turin")
 

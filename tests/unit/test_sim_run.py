@@ -19,7 +19,7 @@ from troth.cli.main import main
 from troth.machine import simulated_platform
 from troth.measure import simulated_launch
 from troth.simulated import wire
-from troth.verify import chain, endorsements
+from troth.verify.endorsing import chain, endorsements
 
 ONE = b'{ "schema": "troth-instance-v1", "hostname": "one" }\n'
 RULES = {"need": "optional", "hostname": True, "network": [], "brokers": [], "values": {}}

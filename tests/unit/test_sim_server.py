@@ -35,7 +35,7 @@ from troth.simulated.faults import KINDS, Faults
 from troth.simulated.host import Host
 from troth.simulated.launch import Launch
 from troth.simulated.server import MAX_CONTROLLERS, Server
-from troth.verify import chain, endorsements
+from troth.verify.endorsing import chain, endorsements
 
 MEASUREMENT = bytes(range(48))
 LAUNCH = Launch(measurement=MEASUREMENT)

@@ -20,8 +20,8 @@ import pytest
 from troth.abi import snp_report
 from troth.documents import appraisal_policy_toml
 from troth.errors import FormatError
-from troth.verify import endorsements
 from troth.verify.appraise import appraise, judge_chain
+from troth.verify.endorsing import endorsements
 from troth.verify.policy_text import policy_text
 from verifiers import cases
 

@@ -12,10 +12,10 @@ from troth.abi import snp_report
 from troth.documents.verdict import PASS
 from troth.errors import UsageError
 from troth.image.inputs import kernel
-from troth.verify import endorsements, kds, kds_cache
-from troth.verify.chain import chain
-from troth.verify.fetch import Fetcher
-from troth.verify.roots import AMD_ROOTS
+from troth.verify.endorsing import endorsements, kds, kds_cache
+from troth.verify.endorsing.chain import chain
+from troth.verify.endorsing.fetch import Fetcher
+from troth.verify.endorsing.roots import AMD_ROOTS
 
 if TYPE_CHECKING:
     from typing import Protocol

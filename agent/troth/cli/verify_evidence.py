@@ -21,9 +21,10 @@ from troth.documents.verdict import PASS, PASS_SIMULATED
 from troth.errors import FormatError
 from troth.record import replace
 from troth.signing import channel_keys
-from troth.verify import foreign, replay
-from troth.verify.endorsements import Endorsements
+from troth.verify import replay
+from troth.verify.endorsing.endorsements import Endorsements
 from troth.verify.evidence import Asked, Given, appraise
+from troth.verify.kinds import foreign
 from troth.verify.seen import Seen
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from troth.documents import binding, instant
 from troth.errors import FormatError, UsageError
-from troth.verify import endorsements
+from troth.verify.endorsing import endorsements
 
 if TYPE_CHECKING:
-    from troth.verify.endorsements import Endorsements
+    from troth.verify.endorsing.endorsements import Endorsements
 
 HINT = "see: troth verify report --help, or: troth verify evidence --help"
 

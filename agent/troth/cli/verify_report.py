@@ -11,8 +11,8 @@ from troth.abi import hcl, snp_report
 from troth.cli import verify_inputs
 from troth.cli.results import exit_status, show
 from troth.documents import appraisal_policy_toml, azure_evidence, binding, report_answer
-from troth.verify import foreign
 from troth.verify.appraise import appraise, judge_chain
+from troth.verify.kinds import foreign
 
 if TYPE_CHECKING:
     from typing import Protocol

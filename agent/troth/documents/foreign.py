@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evidence in other projects' JSON, brought into one form.
 
-Serves ``verify.foreign``; ``azure_evidence`` and ``kbs_evidence`` read the
+Serves ``verify.kinds.foreign``; ``azure_evidence`` and ``kbs_evidence`` read the
 documents. What is here has no troth event log and no troth binding: it is a
 report, what goes with it, and at most a quote. Must never be taken for more.
 """

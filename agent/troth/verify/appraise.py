@@ -19,18 +19,18 @@ from troth.abi import snp_report, snp_tcb
 from troth.documents import appraisal_policy, check_names, tcb_floors
 from troth.documents.result import REAL, REPORT, SIMULATED, Notice, Result, Subject, overall
 from troth.documents.verdict import FAIL, NOT_CHECKED
-from troth.verify.chain import chain
-from troth.verify.checks_guest import guest_checks
-from troth.verify.checks_image import image_checks
-from troth.verify.checks_platform import platform_checks, silicon
+from troth.verify.checks.guest import guest_checks
+from troth.verify.checks.image import image_checks
+from troth.verify.checks.platform import platform_checks, silicon
+from troth.verify.endorsing.chain import chain
+from troth.verify.endorsing.roots import AMD_ROOTS
 from troth.verify.findings import NOTHING, Findings, accepts, hex_list, words
-from troth.verify.roots import AMD_ROOTS
 
 if TYPE_CHECKING:
     from troth.abi.snp_report import SnpReport
     from troth.documents.appraisal_policy import AppraisalPolicy
-    from troth.verify.chain import ChainResult
-    from troth.verify.endorsements import Endorsements
+    from troth.verify.endorsing.chain import ChainResult
+    from troth.verify.endorsing.endorsements import Endorsements
 
 #: Certificates that live shorter than this are warned about.
 EXPIRY_DAYS = 30
@@ -49,7 +49,7 @@ def trusted_roots(policy: AppraisalPolicy) -> tuple[str, ...]:
 def judge_chain(
     report: SnpReport, endorsements: Endorsements, policy: AppraisalPolicy, *, at: int
 ) -> ChainResult:
-    """``verify.chain.chain`` with the roots of ``policy``; ``at``: seconds since 1970."""
+    """``verify.endorsing.chain.chain`` with the roots of ``policy``; ``at``: seconds since 1970."""
     return chain(
         report,
         endorsements,

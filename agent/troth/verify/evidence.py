@@ -25,19 +25,15 @@ from troth.documents.result import Notice, Subject
 from troth.documents.verdict import FAIL
 from troth.errors import FormatError
 from troth.record import record, replace
-from troth.verify import (
-    checks_log,
-    checks_quote,
-    checks_reference,
-    endorsements,
-    placement,
-    platform_kind,
-    quote,
-    two_reports,
-)
+from troth.verify import quote
 from troth.verify.appraise import conclude, judge_chain, notices, report_findings
-from troth.verify.endorsements import Endorsements
+from troth.verify.checks import log as checks_log
+from troth.verify.checks import quote as checks_quote
+from troth.verify.checks import reference as checks_reference
+from troth.verify.endorsing import endorsements
+from troth.verify.endorsing.endorsements import Endorsements
 from troth.verify.findings import NOTHING, words
+from troth.verify.kinds import placement, platform_kind, two_reports
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,12 +44,12 @@ if TYPE_CHECKING:
     from troth.documents.reference_document import Document
     from troth.documents.result import Result
     from troth.signing.keys import PublicKey
-    from troth.verify.checks_log import Judged
-    from troth.verify.checks_reference import Matched
+    from troth.verify.checks.log import Judged
+    from troth.verify.checks.reference import Matched
+    from troth.verify.endorsing.steps import Step
     from troth.verify.findings import Findings
-    from troth.verify.placed import Placed
+    from troth.verify.kinds.placed import Placed
     from troth.verify.seen import Seen
-    from troth.verify.steps import Step
 
 _QUOTES = frozenset("\"\\`'[]{}")
 SUBJECT = "evidence"

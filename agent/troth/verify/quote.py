@@ -23,7 +23,7 @@ from troth.documents.verdict import FAIL
 from troth.errors import FormatError
 from troth.record import record
 from troth.signing import tpm_signatures
-from troth.verify import steps
+from troth.verify.endorsing import steps
 from troth.verify.findings import words
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from troth.abi.tpm_attest import Public, Quote, Signature
     from troth.documents.evidence import TpmPart
-    from troth.verify.steps import Step
+    from troth.verify.endorsing.steps import Step
 
 FORMAT = "quote-format"
 ATTRIBUTES = "ak-attributes"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A quote that comes without its key, which the paravisor's claims name.
 
-Serves ``verify.foreign``. The bare number that signs, 24 values of the bank
+Serves ``verify.kinds.foreign``. The bare number that signs, 24 values of the bank
 sha256, and the nonce as it is: what guests of Azure send. Must never give a PCR
 to anybody unless signature, nonce and digest held.
 
@@ -20,14 +20,15 @@ from troth.abi.tpm_attest import NO_SCHEME, Public, RsaKey, Signature
 from troth.documents.verdict import PASS
 from troth.errors import FormatError
 from troth.signing import tpm_signatures
-from troth.verify import quote, steps
+from troth.verify import quote
+from troth.verify.endorsing import steps
 
 if TYPE_CHECKING:
     from troth.documents.foreign import RawQuote
     from troth.documents.hcl_claims import RsaKey as ClaimedKey
-    from troth.verify.azure import Bound
+    from troth.verify.endorsing.steps import Step
     from troth.verify.findings import Findings
-    from troth.verify.steps import Step
+    from troth.verify.kinds.azure import Bound
 
 BOOT_CHAIN = (4, 9, 11)
 """What firmware, boot loader and stub measure: what decides which PID 1 runs."""

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from troth.verify import azure, placed, svsm
-from troth.verify.placed import Placed
+from troth.verify.kinds import azure, placed, svsm
+from troth.verify.kinds.placed import Placed
 
 if TYPE_CHECKING:
     from collections.abc import Callable

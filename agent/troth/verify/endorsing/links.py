@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One candidate chain under a report, judged step by step.
 
-Serves ``verify.chain``, which finds the candidates and takes the best. Each step
+Serves ``verify.endorsing.chain``, which finds the candidates and takes the best. Each step
 is judged by itself and says "not checked" where what it needs is missing; the
 chain holds only where all of them do. Must never judge by what a certificate is
 called where a signature can be checked: names only say which certificate to try.
@@ -18,8 +18,8 @@ from troth.abi import snp_report, snp_tcb, vek_extensions
 from troth.errors import FormatError
 from troth.record import record
 from troth.signing import certificates, keys
-from troth.verify import crl
-from troth.verify.steps import FETCH, failed, open_, passed
+from troth.verify.endorsing import crl
+from troth.verify.endorsing.steps import FETCH, failed, open_, passed
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from troth.abi.vek_extensions import VekExtensions
     from troth.signing.certificates import Certificate
     from troth.signing.revocation_lists import RevocationList
-    from troth.verify.steps import Step
+    from troth.verify.endorsing.steps import Step
 
 NO_LINE = "no line of a policy accepts this"
 PREFIX = {snp_report.VCEK: "SEV-", snp_report.VLEK: "SEV-VLEK-"}
@@ -116,7 +116,7 @@ def has_tcb(report: SnpReport, said: VekExtensions, line: str) -> bool:
 
 
 def judge(question: Question, path: Path, links: Links) -> tuple[Step, ...]:
-    """All steps for ``path``, in the order of ``verify.chain.CODES``."""
+    """All steps for ``path``, in the order of ``verify.endorsing.chain.CODES``."""
     report, key = question.report, path.key
     line = product(report, key)
     said = extensions(key)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The certificates and revocation lists that a verifier was given.
 
-Serves ``verify.chain``. They come from a directory, from a host's certificate
+Serves ``verify.endorsing.chain``. They come from a directory, from a host's certificate
 table, from anywhere: none of them is trusted for being here, a root least of
 all. What a file holds is told by its content. Files that hold something else
 are named, and are no reason to stop.

@@ -20,17 +20,17 @@ from troth.documents.verdict import PASS
 from troth.errors import FormatError, HostError
 from troth.record import record
 from troth.signing import certificate_files, certificates, revocation_lists
-from troth.verify import kds, links
-from troth.verify.links import Links, Path, Question
-from troth.verify.roots import AMD_ROOTS
+from troth.verify.endorsing import kds, links
+from troth.verify.endorsing.links import Links, Path, Question
+from troth.verify.endorsing.roots import AMD_ROOTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from troth.abi.snp_report import SnpReport
     from troth.signing.certificates import Certificate
-    from troth.verify.kds import Service
-    from troth.verify.kds_cache import Cache
+    from troth.verify.endorsing.kds import Service
+    from troth.verify.endorsing.kds_cache import Cache
 
 LIST_AGE_S = 24 * 3600.0
 """A revocation list that was fetched longer ago is fetched anew."""

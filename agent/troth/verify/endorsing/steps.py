@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One step of judging a certificate chain, with its verdict.
 
-Serves ``verify.chain`` and ``verify.appraise``, which turns each step into a
+Serves ``verify.endorsing.chain`` and ``verify.appraise``, which turns each step into a
 check of the result. Whether a step is required is the policy's matter, and is
 not said here.
 """
@@ -16,7 +16,7 @@ FETCH = "troth certs fetch DIR --report FILE gets the certificates from AMD"
 
 @record
 class Step:
-    """``code``: one of ``verify.chain.CODES``; ``verdict``: as in results; texts for people."""
+    """``code``: of ``endorsing.chain.CODES``; ``verdict``: as in results; texts for people."""
 
     code: str
     verdict: str

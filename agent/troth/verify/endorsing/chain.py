@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from troth.abi import snp_report
 from troth.documents.verdict import FAIL, NOT_CHECKED
 from troth.record import record
-from troth.verify import links
-from troth.verify.links import Links, Path, Question
+from troth.verify.endorsing import links
+from troth.verify.endorsing.links import Links, Path, Question
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from troth.abi.snp_report import SnpReport
     from troth.abi.vek_extensions import VekExtensions
     from troth.signing.certificates import Certificate
-    from troth.verify.endorsements import Endorsements
-    from troth.verify.steps import Step
+    from troth.verify.endorsing.endorsements import Endorsements
+    from troth.verify.endorsing.steps import Step
 
 CODES = (
     "certificate-line",

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which platform kind a report has, by the reference value that it matches.
 
-Serves ``verify.evidence``, ``verify.foreign`` and ``verify report``. Whoever is
+Serves ``verify.evidence``, ``verify.kinds.foreign`` and ``verify report``. Whoever is
 root in a guest without anything below it chooses REPORT_DATA, and so can write
 there the digest of claims or of a manifest of his own. REPORT_DATA is therefore
 read as such only where the launch itself matched a paravisor or a service module

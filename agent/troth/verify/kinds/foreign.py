@@ -23,19 +23,14 @@ from troth.documents.platform_references import AZURE_PARAVISOR
 from troth.documents.result import Notice, Subject
 from troth.documents.verdict import FAIL, NOT_CHECKED, PASS
 from troth.record import record
-from troth.verify import (
-    azure,
-    checks_reference,
-    endorsements,
-    placed,
-    platform_kind,
-    raw_quote,
-    steps,
-)
+from troth.verify import raw_quote
 from troth.verify.appraise import conclude, judge_chain, notices, report_findings
-from troth.verify.endorsements import Endorsements
+from troth.verify.checks import reference as checks_reference
+from troth.verify.endorsing import endorsements, steps
+from troth.verify.endorsing.endorsements import Endorsements
 from troth.verify.evidence import Asked, with_expectations
 from troth.verify.findings import NOTHING, words
+from troth.verify.kinds import azure, placed, platform_kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,10 +41,10 @@ if TYPE_CHECKING:
     from troth.documents.reference_document import Document
     from troth.documents.result import Result
     from troth.signing.keys import PublicKey
-    from troth.verify.checks_reference import Matched
+    from troth.verify.checks.reference import Matched
+    from troth.verify.endorsing.steps import Step
     from troth.verify.findings import Findings
-    from troth.verify.platform_kind import Below
-    from troth.verify.steps import Step
+    from troth.verify.kinds.platform_kind import Below
 
 DIRECT = "direct"
 #: Format -> the platform kind that evidence of it claims.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether the chain's intermediate certificate is revoked.
 
-Serves ``verify.chain``. AMD's root signs the lists, for VCEK and VLEK alike, and
+Serves ``verify.endorsing.chain``. AMD's root signs the lists, for VCEK and VLEK alike, and
 they name ASK and ASVK: report-signing keys all have the serial number 0 and are
 retired by their TCB instead. A list counts only within its window, but what an
 old one revokes stays revoked. Must never take a missing list for a good one.
@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from troth.signing.revocation_lists import list_problem
-from troth.verify.steps import FETCH, failed, open_, passed
+from troth.verify.endorsing.steps import FETCH, failed, open_, passed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from troth.signing.certificates import Certificate
     from troth.signing.revocation_lists import RevocationList
-    from troth.verify.steps import Step
+    from troth.verify.endorsing.steps import Step
 
 CODE = "certificate-revocation"
 

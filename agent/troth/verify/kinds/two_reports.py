@@ -13,13 +13,13 @@ import hmac
 from typing import TYPE_CHECKING
 
 from troth.documents.verdict import FAIL, PASS
-from troth.verify import steps
+from troth.verify.endorsing import steps
 from troth.verify.findings import words
 
 if TYPE_CHECKING:
     from troth.abi.snp_report import SnpReport
-    from troth.verify.chain import ChainResult
-    from troth.verify.steps import Step
+    from troth.verify.endorsing.chain import ChainResult
+    from troth.verify.endorsing.steps import Step
 
 AGREE = "reports-agree"
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a service module (SVSM) says of its vTPM, held against the report that binds it.
 
-Serves ``verify.placement``, which calls it only where the report matched a
-service module's reference value (``verify.platform_kind``). REPORT_DATA is the
+Serves ``verify.kinds.placement``, which calls it only where the report matched a
+service module's reference value (``verify.kinds.platform_kind``). REPORT_DATA is the
 digest of the guest's binding and of a manifest. The manifest names the
 endorsement key of the vTPM, and no more: that an attestation key is in the same
 TPM takes a second round, in which the verifier encrypts a secret to the
@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING
 from troth.abi import svsm_manifest, tpm_attest
 from troth.abi.hashes import sha512
 from troth.errors import FormatError
-from troth.verify import placed, steps
+from troth.verify.endorsing import steps
 from troth.verify.findings import words
-from troth.verify.placed import IN_TPM, Placed
-from troth.verify.platform_kind import SERVICE_VMPL
+from troth.verify.kinds import placed
+from troth.verify.kinds.placed import IN_TPM, Placed
+from troth.verify.kinds.platform_kind import SERVICE_VMPL
 
 if TYPE_CHECKING:
     from troth.abi.snp_report import SnpReport

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """AMD's key distribution service, or another that speaks the same: paths and requests.
 
-Serves ``verify.fetch``. What comes back is bytes from a network: nothing here
+Serves ``verify.endorsing.fetch``. What comes back is bytes from a network: nothing here
 believes them. The service answers about one request for a VCEK in ten seconds
 for each client, so these are paced, across processes too. Must never follow a
 redirect, read without a bound, retry without end, or speak plain HTTP to

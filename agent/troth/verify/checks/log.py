@@ -20,7 +20,7 @@ from troth.documents.evidence import SOFTWARE, pcr_name, pcr_of
 from troth.errors import FormatError
 from troth.record import record
 from troth.verify import replay
-from troth.verify.checks_reference import UNKNOWN
+from troth.verify.checks.reference import UNKNOWN
 from troth.verify.findings import NOTHING, words
 from troth.verify.quote import STRONG
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from troth.documents.evidence import Evidence
     from troth.documents.policy import Policy
     from troth.documents.reference_values import Case, ReferenceValues
-    from troth.verify.checks_reference import Matched
+    from troth.verify.checks.reference import Matched
     from troth.verify.findings import Findings
     from troth.verify.replay import Boot, Replay
     from troth.verify.seen import Seen

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a key distribution service answered before, and when it was last asked.
 
-Serves ``verify.fetch``. A chip's certificate for one TCB never changes, so it is
+Serves ``verify.endorsing.fetch``. A chip's certificate for one TCB never changes, so it is
 kept for ever under all that it depends on. Must never be trusted more than the
 network: whoever reads checks again. Files appear whole or not at all.
 """

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether the 64 bytes that bind evidence stand where the platform kind puts them.
 
-Serves ``verify.placement`` and the kinds' own modules. The words of the check
+Serves ``verify.kinds.placement`` and the kinds' own modules. The words of the check
 ``binding`` are here once. Must never compare but in constant time.
 """
 
@@ -11,10 +11,10 @@ import hmac
 from typing import TYPE_CHECKING
 
 from troth.record import record
-from troth.verify import steps
+from troth.verify.endorsing import steps
 
 if TYPE_CHECKING:
-    from troth.verify.steps import Step
+    from troth.verify.endorsing.steps import Step
 
 BINDING = "binding"
 IN_TPM = "ak-in-tpm"

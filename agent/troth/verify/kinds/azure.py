@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What Azure's paravisor says of its guest, held against the report that binds it.
 
-Serves ``verify.placement``, ``verify.foreign`` and ``verify report``, which call
+Serves ``verify.kinds.placement``, ``verify.kinds.foreign`` and ``verify report``, which call
 it only where the report matched a paravisor's reference value
-(``verify.platform_kind``). REPORT_DATA is the digest of the paravisor's claims.
+(``verify.kinds.platform_kind``). REPORT_DATA is the digest of the paravisor's claims.
 They name the TPM's attestation key, which makes a quote by it one of this guest's
 TPM, and hold the 64 bytes that the guest wrote. Must never be asked for a report
 of another kind: there its guest wrote the claims.
@@ -20,15 +20,16 @@ from troth.abi import hcl, tpm_attest
 from troth.documents import hcl_claims
 from troth.errors import FormatError
 from troth.record import record
-from troth.verify import placed, steps
-from troth.verify.placed import IN_TPM, Placed
-from troth.verify.platform_kind import SERVICE_VMPL
+from troth.verify.endorsing import steps
+from troth.verify.kinds import placed
+from troth.verify.kinds.placed import IN_TPM, Placed
+from troth.verify.kinds.platform_kind import SERVICE_VMPL
 
 if TYPE_CHECKING:
     from troth.abi.snp_report import SnpReport
     from troth.documents.evidence import Evidence
     from troth.documents.hcl_claims import HclClaims, RsaKey
-    from troth.verify.steps import Step
+    from troth.verify.endorsing.steps import Step
 
 _KEY = f"the key {hcl_claims.AK} of the paravisor's claims"
 _DEFAULT_EXPONENT = 65537

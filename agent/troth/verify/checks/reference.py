@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from troth.signing.keys import PublicKey
     from troth.signing.reference import Judgement
     from troth.verify.findings import Findings
-    from troth.verify.platform_kind import Below
+    from troth.verify.kinds.platform_kind import Below
 
 UNKNOWN = "no reference values that count"
 #: Checks of choices made at build, in their order.
