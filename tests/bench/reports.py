@@ -37,8 +37,8 @@ import made_pki  # noqa: E402 - needs the path above
 from troth.abi import snp_report  # noqa: E402 - needs the path above
 from troth.documents import appraisal_policy_toml, instant  # noqa: E402 - needs the path above
 from troth.record import record  # noqa: E402 - needs the path above
-from troth.verify import endorsements  # noqa: E402 - needs the path above
 from troth.verify.appraise import appraise, judge_chain  # noqa: E402 - needs the path above
+from troth.verify.endorsing import endorsements  # noqa: E402 - needs the path above
 from troth.verify.policy_text import policy_text  # noqa: E402 - needs the path above
 
 if TYPE_CHECKING:
