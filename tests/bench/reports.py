@@ -61,8 +61,8 @@ class Judged:
 
     command_s: float
     openssl_command_s: float
-    library_s: float
-    openssl_library_s: float
+    in_process_s: float
+    openssl_in_process_s: float
 
 
 @record
@@ -150,8 +150,8 @@ def judged(work: Path, repeats: int) -> Judged:
         return Judged(
             command_s=best(repeats, lambda: run(command)),
             openssl_command_s=best(repeats, lambda: run(chain, signature)),
-            library_s=best(repeats * 5, ours),
-            openssl_library_s=best(repeats * 5, theirs),
+            in_process_s=best(repeats * 5, ours),
+            openssl_in_process_s=best(repeats * 5, theirs),
         )
 
 
@@ -249,8 +249,8 @@ those of root, intermediate and key (RSA-4096 with PSS) and of the report (ECDSA
 |---|---|---|
 | `troth verify report`; `openssl verify` and `openssl dgst` | {one.command_s * 1e3:.0f} \
 | {one.openssl_command_s * 1e3:.0f} |
-| in one process: every check; reading certificates and signatures | {one.library_s * 1e3:.2f} \
-| {one.openssl_library_s * 1e3:.2f} |
+| in one process: every check; reading certificates and signatures | {one.in_process_s * 1e3:.2f} \
+| {one.openssl_in_process_s * 1e3:.2f} |
 
 An agent that is not slowed down; it, a simulated processor and all callers share this machine.
 Every request was answered. Who is told to come back waits whole seconds, hence the last row.
