@@ -9,9 +9,8 @@ of its own choice.
 
 from __future__ import annotations
 
-import sys
-
 from troth.attest.client import ATTEST_SOCKET, AgentClient
+from troth.cli import guest_words
 from troth.documents import evidence as document
 from troth.errors import UsageError
 from troth.record import record
@@ -23,7 +22,6 @@ USAGE = (
 NAMES = ("--nonce", "--output", "--user-data", "--channel-key-sha256", "--socket")
 """The options, all of which take a value."""
 
-_SHORT = {"-o": "--output"}
 _SHA256_BYTES = 32
 
 
@@ -45,28 +43,15 @@ def evidence(options: Options) -> int:
     ``UsageError``: ``usage``, ``nonce-length``, ``output-file``; and what
     ``AgentClient.evidence`` does.
     """
-    channel = _hex("--channel-key-sha256", options.channel_key_sha256 or "")
+    channel = guest_words.hex_of("--channel-key-sha256", options.channel_key_sha256 or "")
     if len(channel) not in (0, _SHA256_BYTES):
         raise UsageError("usage", f"--channel-key-sha256 takes {_SHA256_BYTES} bytes in hex")
     found = AgentClient(options.socket or ATTEST_SOCKET).evidence(
-        _hex("--nonce", options.nonce),
-        user_data=_hex("--user-data", options.user_data or ""),
+        guest_words.hex_of("--nonce", options.nonce),
+        user_data=guest_words.hex_of("--user-data", options.user_data or ""),
         channel_sha256=channel,
     )
-    data = document.print_(found)
-    if options.output is None:
-        sys.stdout.flush()
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-        return 0
-    # Not cli.output_file: its tempfile would bring hashlib and libcrypto into the guest.
-    try:
-        with open(options.output, "wb") as file:
-            file.write(data)
-    except OSError as error:
-        raise UsageError(
-            "output-file", f"cannot be written: {error.strerror}", where=options.output
-        ) from None
+    guest_words.give(document.print_(found), options.output)
     return 0
 
 
@@ -77,33 +62,6 @@ def main(words: list[str]) -> int:
 
 def parse(words: list[str]) -> Options:
     """The options in ``words``: ``--name value`` or ``--name=value``. ``UsageError`` ``usage``."""
-    given: dict[str, str] = {}
-    rest = list(words)
-    while rest:
-        word = rest.pop(0)
-        name, equals, value = word.partition("=") if word.startswith("--") else (word, "", "")
-        name = _SHORT.get(name, name)
-        if name not in NAMES:
-            raise _wrong(f"unknown option {word}")
-        if not equals:
-            if not rest:
-                raise _wrong(f"{name} takes a value")
-            value = rest.pop(0)
-        given[name[2:].replace("-", "_")] = value
-    if "nonce" not in given:
-        raise _wrong("--nonce is missing")
+    options = dict.fromkeys(NAMES, ())
+    given, _flags = guest_words.read(words, options, needed=("--nonce",), usage=USAGE)
     return Options(**given)
-
-
-def _hex(option: str, text: str) -> bytes:
-    try:
-        value = bytes.fromhex(text)
-    except ValueError:
-        value = b""
-    if value.hex() != text.lower():
-        raise UsageError("usage", f"{option} takes pairs of hex digits")
-    return value
-
-
-def _wrong(message: str) -> UsageError:
-    return UsageError("usage", message, hint=USAGE.rstrip())

@@ -12,6 +12,7 @@ import json
 import sys
 
 from troth.attest.client import ATTEST_SOCKET, AgentClient
+from troth.cli import guest_words
 from troth.errors import HostError, ProviderError, UsageError
 from troth.record import record
 from troth.registers.measurements import Measurements, RegisterValue
@@ -106,25 +107,14 @@ def main(words: list[str]) -> int:
 
 def parse(words: list[str]) -> Options:
     """The options in ``words``: ``--name value`` or ``--name=value``. ``UsageError`` ``usage``."""
-    given: dict[str, str] = {}
-    as_json = False
-    rest = list(words)
-    while rest:
-        name, equals, value = rest.pop(0).partition("=")
-        if name == "--json" and not equals:
-            as_json = True
-            continue
-        if name not in NAMES:
-            raise _wrong(f"unknown option {name}")
-        if not equals:
-            if not rest:
-                raise _wrong(f"{name} takes a value")
-            value = rest.pop(0)
-        given[name.removeprefix("--")] = value
-    for name in ("event", "data"):
-        if name not in given:
-            raise _wrong(f"--{name} is missing")
-    return Options(**given, json=as_json)
+    given, flags = guest_words.read(
+        words,
+        dict.fromkeys(NAMES, ()),
+        needed=("--event", "--data"),
+        usage=USAGE,
+        flags=("--json",),
+    )
+    return Options(**given, json="--json" in flags)
 
 
 def _data(path: str) -> bytes:
@@ -142,7 +132,3 @@ def _data(path: str) -> bytes:
             hint="measure a digest of it",
         )  # fmt: skip
     return found
-
-
-def _wrong(message: str) -> UsageError:
-    return UsageError("usage", message, hint=USAGE.rstrip())

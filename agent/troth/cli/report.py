@@ -13,6 +13,7 @@ import sys
 from troth.attest import choice
 from troth.attest.client import ATTEST_SOCKET, AgentClient
 from troth.attest.pacing import Pacer
+from troth.cli import guest_words
 from troth.documents import binding, report_answer
 from troth.documents.report_answer import ReportAnswer
 from troth.errors import HostError, UsageError
@@ -41,8 +42,8 @@ def report(options: Options) -> int:
     sources raise; ``UsageError``: ``usage``, ``nonce-length``,
     ``output-terminal``, ``output-file``.
     """
-    nonce = _hex("--nonce", options.nonce)
-    user_data = _hex("--user-data", options.user_data or "")
+    nonce = guest_words.hex_of("--nonce", options.nonce)
+    user_data = guest_words.hex_of("--user-data", options.user_data or "")
     binding.check_nonce(nonce)
     if options.socket is not None:
         if options.provider is not None or options.vmpl is not None:
@@ -55,10 +56,14 @@ def report(options: Options) -> int:
     else:
         answer = _direct(nonce, user_data, options)
     data = _printed(answer, options.format or "bin")
-    if options.output is None:
-        _show(data, binary=options.format in (None, "bin"))
-    else:
-        _write(options.output, data)
+    binary = options.format in (None, "bin")
+    if options.output is None and binary and sys.stdout.isatty():
+        raise UsageError(
+            "output-terminal",
+            "a binary report is not for a terminal",
+            hint="give --format hex, --format json or -o FILE",
+        )
+    guest_words.give(data, options.output)
     return 0
 
 
@@ -91,36 +96,3 @@ def _printed(answer: ReportAnswer, form: str) -> bytes:
     # Below a paravisor the hardware's report alone binds nothing that the asker knows.
     data = answer.service or answer.report
     return data if form == "bin" else data.hex().encode() + b"\n"
-
-
-def _show(data: bytes, *, binary: bool) -> None:
-    if binary and sys.stdout.isatty():
-        raise UsageError(
-            "output-terminal",
-            "a binary report is not for a terminal",
-            hint="give --format hex, --format json or -o FILE",
-        )
-    sys.stdout.flush()
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
-
-
-def _write(path: str, data: bytes) -> None:
-    # Not cli.output_file: its tempfile would bring hashlib and libcrypto into the guest.
-    try:
-        with open(path, "wb") as file:
-            file.write(data)
-    except OSError as error:
-        raise UsageError(
-            "output-file", f"cannot be written: {error.strerror}", where=path
-        ) from None
-
-
-def _hex(option: str, text: str) -> bytes:
-    try:
-        value = bytes.fromhex(text)
-    except ValueError:
-        value = b""
-    if value.hex() != text.lower():
-        raise UsageError("usage", f"{option} takes pairs of hex digits")
-    return value
