@@ -7,26 +7,28 @@ import json
 from troth.documents import bundle as bundle_document
 
 
-def make_bundle(folder, *, snp, scene="clean", instance=None):
+def make_bundle(
+    folder, *, snp="none", scene="clean", instance=None, name="demo", vtpm="none", handover="switch"
+):
     """``instance``: the policy's rules for instance configurations, as in policy.json."""
     folder.mkdir()
     files = {"vmlinuz": b"k", "initramfs": b"i", "cmdline": f"fake={scene}\n".encode()}
     files["root.img"] = bytes(4096)
     files["policy.json"] = json.dumps(
-        {"handover": {"kind": "switch"}, "instance": instance}
+        {"handover": {"kind": handover}, "instance": instance}
     ).encode()
     artefacts = []
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
+    for file, data in files.items():
+        (folder / file).write_bytes(data)
         digest = hashlib.sha256(data).hexdigest()
-        artefacts.append(bundle_document.Artefact(name, len(data), digest))
+        artefacts.append(bundle_document.Artefact(file, len(data), digest))
     document = bundle_document.Bundle(
-        name="demo",
+        name=name,
         svn=1,
         troth_version="0",
         kernel_release="6",
         snp=snp,
-        vtpm="none",
+        vtpm=vtpm,
         vtpm_kind="host",
         acpi_aml="",
         compression="none",

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import functools
 import json
 import os
 import shutil
@@ -17,8 +17,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+import made_bundle_dir
 from troth.cli.main import main
-from troth.documents import bundle as bundle_document
 from troth.errors import HostError
 from troth.machine import bundle_dir, host_memory, monitor, qemu, runner
 from troth.machine.chart import bars, draw
@@ -28,38 +28,14 @@ from troth.machine.outcome import Ending, Record
 FAKE = Path(__file__).parent / "data" / "fake-qemu"
 
 
+#: The name has what charts must escape.
+make_bundle = functools.partial(made_bundle_dir.make_bundle, name="demo <&>")
+
+
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     """A bundle whose command line asks the stand-in for a clean handover."""
     return make_bundle(tmp_path / "bundle", scene="clean")
-
-
-def make_bundle(folder: Path, *, scene: str, vtpm: str = "none", handover: str = "switch") -> Path:
-    folder.mkdir()
-    files = {"vmlinuz": b"k", "initramfs": b"i", "cmdline": f"fake={scene}\n".encode()}
-    files["root.img"] = bytes(4096)
-    files["policy.json"] = json.dumps({"handover": {"kind": handover}, "instance": None}).encode()
-    artefacts = []
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
-        digest = hashlib.sha256(data).hexdigest()
-        artefacts.append(bundle_document.Artefact(name, len(data), digest))
-    document = bundle_document.Bundle(
-        name="demo <&>",
-        svn=1,
-        troth_version="0",
-        kernel_release="6",
-        snp="none",
-        vtpm=vtpm,
-        vtpm_kind="host",
-        acpi_aml="",
-        compression="none",
-        artefacts=tuple(artefacts),
-        disks=(bundle_document.Disk("root", "root.img"),),
-        packed=(),
-    )
-    (folder / "manifest.json").write_bytes(bundle_document.print_(document))
-    return folder
 
 
 @pytest.fixture
