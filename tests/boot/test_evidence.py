@@ -254,7 +254,7 @@ def test_evidence_of_a_guest(bundle, boot, token, tmp_path):
     before = check_evidence(tree, bundle)
     check_verdict(text, bundle, tmp_path)
 
-    (line,) = [line for line in found.console.splitlines() if line.startswith('{"caller"')][-1:]
+    (line,) = [line for line in found.said.splitlines() if line.startswith('{"caller"')][-1:]
     tree = json.loads(line)
     assert (tree["user_data"], tree["channel_key_sha256"]) == ("", "")
     after = check_evidence(tree, bundle)

@@ -48,7 +48,7 @@ def told(found: machine.Boot) -> dict[str, str]:
     """Lines ``demo-check KEY REST`` of the console."""
     lines = [
         line[line.index("demo-check ") :].split(" ", 2)
-        for line in found.console.splitlines()
+        for line in found.said.splitlines()
         if "demo-check " in line
     ]
     return {words[1]: words[2] for words in lines if len(words) == 3}
