@@ -16,6 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from troth.documents.policy_keys import Broker, Encrypted
+
 SCHEMA = "troth-policy-v1"
 
 
@@ -161,6 +163,8 @@ class Policy:
     acpi_aml: str
     attest: Attest = Attest()
     instance: InstanceRules | None = None
+    encrypted: tuple[Encrypted, ...] = ()
+    brokers: tuple[Broker, ...] = ()
 
 
 def from_tree(tree: dict[str, Any]) -> Policy:
@@ -210,7 +214,26 @@ def from_tree(tree: dict[str, Any]) -> Policy:
             quote=tree["attest"]["quote"],
         ),
         instance=None if tree["instance"] is None else instance_rules(tree["instance"]),
+        encrypted=_encrypted(tree["encrypted"]),
+        brokers=_brokers(tree["brokers"]),
     )
+
+
+def _encrypted(trees: list[dict[str, Any]]) -> tuple[Encrypted, ...]:
+    if not trees:
+        return ()
+    # Here, so that images without such volumes pack nothing of them.
+    from troth.documents import policy_keys
+
+    return tuple(policy_keys.encrypted(tree) for tree in trees)
+
+
+def _brokers(trees: list[dict[str, Any]]) -> tuple[Broker, ...]:
+    if not trees:
+        return ()
+    from troth.documents import policy_keys
+
+    return tuple(policy_keys.broker(tree) for tree in trees)
 
 
 def instance_rules(tree: dict[str, Any]) -> InstanceRules:
@@ -293,7 +316,15 @@ def to_tree(policy: Policy) -> dict[str, Any]:
             "extend": [{"user": rule.user, "unit": rule.unit} for rule in policy.attest.extend],
         },
         "instance": None if policy.instance is None else _instance_tree(policy.instance),
+        "encrypted": [_plain(volume) for volume in policy.encrypted],
+        "brokers": [_plain(broker) for broker in policy.brokers],
     }
+
+
+def _plain(value: Encrypted | Broker) -> dict[str, Any]:
+    from troth.documents import policy_keys
+
+    return policy_keys.tree_of(value)
 
 
 def _instance_tree(rules: InstanceRules) -> dict[str, Any]:

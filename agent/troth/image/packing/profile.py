@@ -39,7 +39,7 @@ class Profile:
     sonames opened at run time; ``where_present``, ``kernel_modules``: by name,
     the former may be missing in a kernel; ``budget_bytes``: what it may add to
     the uncompressed archive; ``extensions``: compiled modules of other packages,
-    by their full names.
+    by their full names; ``programs``: of this machine, by name.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Profile:
     kernel_modules: tuple[str, ...]
     budget_bytes: int
     extensions: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()
 
 
 @record
@@ -66,6 +67,36 @@ class Platform:
 
 def _has_disks(policy: Policy) -> bool:
     return bool(policy.volumes)
+
+
+def _has_keys(policy: Policy) -> bool:
+    return bool(policy.encrypted)
+
+
+def _has_tags(policy: Policy) -> bool:
+    return any(volume.integrity != "none" for volume in policy.encrypted)
+
+
+def _has_gcm(policy: Policy) -> bool:
+    return any(volume.integrity == "aes-gcm" for volume in policy.encrypted)
+
+
+def _may_format(policy: Policy) -> bool:
+    """Whether a guest may have to make a file system: where somebody says when."""
+    return any(
+        volume.file_system
+        and (volume.key.startswith(("kbs:", "spiffe:", "random:")) or volume.blank == "format")
+        for volume in policy.encrypted
+    )
+
+
+def _has_luks(policy: Policy) -> bool:
+    return any(volume.format == "luks2" for volume in policy.encrypted)
+
+
+def _asks(*schemes: str) -> Callable[[Policy], bool]:
+    """Whether a key comes from one of ``schemes``."""
+    return lambda policy: any(volume.key.startswith(schemes) for volume in policy.encrypted)
 
 
 def _takes_instance(policy: Policy) -> bool:
@@ -97,6 +128,16 @@ PROFILES: tuple[tuple[str, Callable[[Policy], bool]], ...] = (
     ("base", lambda _policy: True),
     ("verity", _has_disks),
     ("overlay", _has_overlay),
+    ("volumes", _has_keys),
+    ("volumes-tags", _has_tags),
+    ("volumes-gcm", _has_gcm),
+    ("volumes-format", _may_format),
+    ("volumes-luks2", _has_luks),
+    ("keys-broker", _asks("kbs:", "spiffe:")),
+    ("keys-spiffe", _asks("spiffe:")),
+    ("keys-snp", _asks("snp:")),
+    ("keys-random", _asks("random:")),
+    ("keys-file", _asks("file:")),
     ("instance", _takes_instance),
     ("agent", stages.has_agent),
     ("snp", _has_snp),
@@ -122,6 +163,7 @@ def load(name: str, *, data: Path | None = None) -> Profile:
         kernel_modules=table.names("kernel_modules"),
         budget_bytes=table.size("budget_bytes"),
         extensions=table.names("extensions") if table.has("extensions") else (),
+        programs=table.names("programs") if table.has("programs") else (),
     )
     table.close()
     return found
@@ -153,7 +195,7 @@ def kernel_modules(
         for name in profile.where_present
     ]
     simulated = policy.snp == "simulated"
-    has_disks = _has_disks(policy) or _takes_instance(policy)
+    has_disks = _has_disks(policy) or _has_keys(policy) or _takes_instance(policy)
     if has_disks or extra or simulated:
         wanted += [Wanted(name, f"platform {platform.name}") for name in platform.bus]
     if has_disks:

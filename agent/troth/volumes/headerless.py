@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Volumes without a header: parameters from the measured policy, one record to know them by.
+
+Serves the key worker. The first 8 KiB are read once. A record is believed when
+its MAC holds under a key of this volume, and is current when it is the one that
+the broker committed last; where nobody counts, the newest one is taken and
+whoever asks is told that freshness was not checked. Everything is refused before
+dm-crypt exists. A new record goes into the other slot, so that a power cut
+between writing and committing leaves the committed one (SECURITY S9, S10).
+
+Must never format because a disk looks blank, unless the policy says so.
+"""
+
+from __future__ import annotations
+
+import os
+from hashlib import sha256
+
+from troth.abi import volume_record
+from troth.abi.volume_record import DATA_OFFSET_BYTES, HEAD_BYTES, RECORD_BYTES, VolumeRecord
+from troth.documents.policy_keys import AES_GCM, FORMAT, UNAUTHENTICATED
+from troth.errors import FormatError
+from troth.record import record
+from troth.volumes import crypt, keys, mkfs
+from troth.volumes.crypt import Place
+from troth.volumes.released import FORMATTING, IN_USE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from troth.documents.policy_keys import Encrypted
+    from troth.linux.block import Disk
+    from troth.linux.dm import Control, Map
+    from troth.volumes.released import Released
+
+_SECTOR_BYTES = 512
+OFFSET_SECTORS = DATA_OFFSET_BYTES // _SECTOR_BYTES
+
+
+@record
+class Current:
+    """``record``: the one to open by; None for a volume that is to be formatted."""
+
+    record: VolumeRecord | None
+
+
+@record
+class Opened:
+    """A readable volume: its ``map``, the ``key`` in it, and the record that is now newest.
+
+    ``generation``, ``digest``: of the record written in this boot, 0 and "" for none.
+    """
+
+    map: Map
+    key: bytes
+    generation: int = 0
+    digest: str = ""
+
+
+def place_of(volume: Encrypted, disk: Disk, *, mode: str = crypt.JOURNALED) -> Place:
+    """Where the data of ``volume`` lie on ``disk``."""
+    return Place(
+        name=volume.map_name,
+        uuid=volume.uuid.replace("-", ""),
+        disk=disk,
+        offset_sectors=OFFSET_SECTORS,
+        integrity=volume.integrity,
+        mode=mode,
+        readonly=not volume.file_system,
+    )
+
+
+def read_head(disk: Disk) -> bytes:
+    """The two slots, read once."""
+    fd = os.open(disk.node, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.pread(fd, HEAD_BYTES, 0)
+    finally:
+        os.close(fd)
+
+
+def judge(volume: Encrypted, released: Released, head: bytes) -> Current:
+    """Which record of ``head`` the volume is opened by.
+
+    Raises ``FormatError``: ``record-blank``, ``record-volume`` (it is another volume),
+    ``record-mac`` (another key made it, or it was changed), ``record-profile``,
+    ``record-rolled-back`` (older than what the broker committed), ``record-size``,
+    ``record-form``.
+    """
+    if len(head) != HEAD_BYTES:
+        raise FormatError("record-size", f"{volume.name}: the disk ends after {len(head)} bytes")
+    if released.state == FORMATTING:
+        return Current(None)
+    slots = [head[at : at + RECORD_BYTES] for at in range(0, HEAD_BYTES, RECORD_BYTES)]
+    if all(volume_record.is_blank(data) for data in slots):
+        if released.state != IN_USE and volume.blank == FORMAT:
+            return Current(None)
+        raise FormatError("record-blank", f"{volume.name}: the disk holds no record")
+    if released.record:
+        for data in slots:
+            if sha256(data).hexdigest() == released.record:
+                return Current(_checked(volume, released, data))
+        newest = _newest(volume, released, slots)
+        raise FormatError(
+            "record-rolled-back",
+            f"{volume.name}: generation {newest.generation} is on disk, and the record that"
+            f" was committed is of generation {released.generation}",
+        )
+    return Current(_newest(volume, released, slots))
+
+
+def _newest(volume: Encrypted, released: Released, slots: list[bytes]) -> VolumeRecord:
+    """The valid record of the highest generation; the first one's error where none is valid."""
+    found, first = None, None
+    for data in slots:
+        if volume_record.is_blank(data):
+            continue
+        try:
+            one = _checked(volume, released, data)
+        except FormatError as error:
+            first = first or error
+            continue
+        if found is None or one.generation > found.generation:
+            found = one
+    if found is not None:
+        return found
+    if first is None:
+        raise FormatError("record-blank", f"{volume.name}: the disk holds no record")
+    raise first
+
+
+def _checked(volume: Encrypted, released: Released, data: bytes) -> VolumeRecord:
+    own = bytes.fromhex(volume.uuid.replace("-", ""))
+    shown = volume_record.claims(data)
+    if shown and shown != own:
+        raise FormatError("record-volume", f"{volume.name}: the disk is of volume {shown.hex()}")
+    try:
+        found = volume_record.check(data, _key(volume, released, keys.RECORD))
+    except FormatError as error:
+        raise FormatError(error.code, f"{volume.name}: {error.message}") from None
+    if found.profile != volume.profile or found.uuid != own:
+        raise FormatError(
+            "record-profile",
+            f"{volume.name}: made as {found.profile}, and the policy says {volume.profile}",
+        )
+    return found
+
+
+def open_(control: Control, volume: Encrypted, disk: Disk, released: Released) -> Opened:
+    """Judge, then map; format where that is due. Further raises as ``crypt.open_``, ``mkfs.make``.
+
+    ``FormatError`` ``volume-small`` for a disk without room.
+    """
+    current = judge(volume, released, read_head(disk)).record
+    place = place_of(volume, disk)
+    if current is None:
+        return _format(control, volume, place, released)
+    if place.cipher.tag_bytes:
+        sectors = crypt.provided_sectors(place)
+    else:
+        sectors = crypt.plain_sectors(place)
+    if sectors < current.data_sectors:
+        raise FormatError(
+            "record-profile",
+            f"{volume.name}: {sectors} sectors on disk, {current.data_sectors} when it was made",
+        )
+    key = data_key(volume, released)
+    made = crypt.open_(control, place, sectors=current.data_sectors, key=key)
+    if not released.record:
+        return Opened(made, key)
+    # Committed before anything is written to the volume: until then its data are the old ones.
+    number, digest = _write_record(volume, place, released, sectors=current.data_sectors)
+    return Opened(made, key, number, digest)
+
+
+def ephemeral(control: Control, volume: Encrypted, disk: Disk, released: Released) -> Opened:
+    """A volume for this boot alone: no record, and no journal, since no reboot will need one."""
+    place = place_of(volume, disk, mode=crypt.DIRECT)
+    key = data_key(volume, released)
+    return Opened(_fill(control, volume, place, key)[0], key)
+
+
+def data_key(volume: Encrypted, released: Released) -> bytes:
+    """The key that dm-crypt gets: for AES-XTS with HMAC both, one behind the other."""
+    if volume.integrity == AES_GCM:
+        return _key(volume, released, keys.GCM)
+    key = _key(volume, released, keys.XTS)
+    if volume.integrity != UNAUTHENTICATED:
+        key += _key(volume, released, keys.HMAC)
+    return key
+
+
+def _key(volume: Encrypted, released: Released, role: str) -> bytes:
+    return keys.derive(released.key, uuid=volume.uuid, profile=volume.profile, role=role)
+
+
+def _format(control: Control, volume: Encrypted, place: Place, released: Released) -> Opened:
+    """The record comes last, so a format that was cut off leaves a disk without one."""
+    _write(place.disk, 0, bytes(HEAD_BYTES))
+    key = data_key(volume, released)
+    made, sectors = _fill(control, volume, place, key)
+    number, digest = _write_record(volume, place, released, sectors=sectors)
+    return Opened(made, key, number, digest)
+
+
+def _fill(control: Control, volume: Encrypted, place: Place, key: bytes) -> tuple[Map, int]:
+    """A map over fresh data with an empty file system on it, and its sectors."""
+    least = OFFSET_SECTORS + mkfs.LEAST_BYTES // _SECTOR_BYTES
+    if place.disk.sectors < least:
+        raise FormatError(
+            "volume-small", f"{volume.name}: {place.disk.sectors} sectors, at least {least} needed"
+        )
+    if place.cipher.tag_bytes:
+        sectors = crypt.make_integrity(control, place)
+    else:
+        sectors = crypt.plain_sectors(place)
+    made = crypt.open_(control, place, sectors=sectors, key=key)
+    if place.cipher.tag_bytes:
+        # A sector that was never written has no tag, and cannot be read.
+        mkfs.zero(made.node, sectors * _SECTOR_BYTES)
+    mkfs.make(made.node, volume.file_system, uuid=volume.uuid)
+    return made, sectors
+
+
+def _write_record(
+    volume: Encrypted, place: Place, released: Released, *, sectors: int
+) -> tuple[int, str]:
+    """The next record in its slot, on the disk when this returns: (generation, SHA-256)."""
+    number = released.generation + 1
+    value = VolumeRecord(
+        uuid=bytes.fromhex(place.uuid),
+        profile=volume.profile,
+        generation=number,
+        data_sectors=sectors,
+        tcb=released.tcb,
+        nonce=os.urandom(volume_record.NONCE_BYTES),
+    )
+    data = volume_record.pack(value, _key(volume, released, keys.RECORD))
+    _write(place.disk, volume_record.slot(number) * RECORD_BYTES, data)
+    return number, sha256(data).hexdigest()
+
+
+def _write(disk: Disk, offset: int, data: bytes) -> None:
+    fd = os.open(disk.node, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        if os.pwrite(fd, data, offset) != len(data):
+            raise FormatError("volume-small", f"{disk.name} ends before byte {offset + len(data)}")
+        os.fsync(fd)
+    finally:
+        os.close(fd)
