@@ -30,7 +30,7 @@ NONCE_BYTES = 32
 _MAGIC = b"TROTHVOL"
 _VERSION = 1
 _PROFILE_BYTES = 64
-# magic, version, reserved, uuid, profile, generation, data sectors, TCB, nonce.
+# magic, version, guest SVN, uuid, profile, generation, data sectors, TCB, nonce.
 _FIELDS = Struct("<8sII16s64sQQQ32s")
 _MAC_OFFSET = 480
 _MAC_BYTES = 32
@@ -40,8 +40,8 @@ _ZERO_MAC = bytes(_MAC_BYTES)
 @record
 class VolumeRecord:
     """``uuid``: 16 bytes; ``profile``: its parameters as text; ``generation``: from 1;
-    ``data_sectors``: 512-byte sectors of the readable volume; ``tcb``: of a derived
-    key, 0 else; ``nonce``: 32 random bytes, which make each record another.
+    ``data_sectors``: 512-byte sectors of the readable volume; ``tcb``, ``guest_svn``: what
+    a derived key was made with, 0 else; ``nonce``: 32 random bytes, so no two are alike.
     """  # noqa: D205 - the fields are the summary
 
     uuid: bytes
@@ -49,6 +49,7 @@ class VolumeRecord:
     generation: int
     data_sectors: int
     tcb: int
+    guest_svn: int
     nonce: bytes
 
 
@@ -62,7 +63,7 @@ def pack(value: VolumeRecord, key: bytes) -> bytes:
     head = _FIELDS.pack(
         _MAGIC,
         _VERSION,
-        0,
+        value.guest_svn,
         value.uuid,
         value.profile.encode("ascii"),
         value.generation,
@@ -88,6 +89,19 @@ def claims(data: bytes) -> bytes:
     return bytes(_FIELDS.unpack_from(data)[3])
 
 
+def claimed_level(head: bytes) -> tuple[int, int] | None:
+    """(TCB, guest SVN) that the first slot of ``head`` with a record shows, unproved.
+
+    They choose the key that the record is then checked with: a lie gives another key.
+    """
+    for at in range(0, HEAD_BYTES, RECORD_BYTES):
+        data = head[at : at + RECORD_BYTES]
+        if claims(data):
+            fields = _FIELDS.unpack_from(data)
+            return int(fields[7]), int(fields[2])
+    return None
+
+
 def check(data: bytes, key: bytes) -> VolumeRecord:
     """The record in ``data``, whose MAC under ``key`` holds.
 
@@ -100,11 +114,9 @@ def check(data: bytes, key: bytes) -> VolumeRecord:
     body = data[:_MAC_OFFSET] + _ZERO_MAC + data[_MAC_OFFSET + _MAC_BYTES :]
     if not compare_digest(digest(key, body, "sha256"), found):
         raise FormatError("record-mac", "the record was not made with this volume's key")
-    magic, version, reserved, uuid, profile, generation, sectors, tcb, nonce = _FIELDS.unpack_from(
-        data
-    )
+    magic, version, svn, uuid, profile, generation, sectors, tcb, nonce = _FIELDS.unpack_from(data)
     text = profile.rstrip(b"\0")
-    if (magic, version, reserved) != (_MAGIC, _VERSION, 0) or not text.isascii() or b"\0" in text:
+    if (magic, version) != (_MAGIC, _VERSION) or not text.isascii() or b"\0" in text:
         raise FormatError("record-form", "a record of another version or form")
     if any(data[_FIELDS.size : _MAC_OFFSET]) or any(data[_MAC_OFFSET + _MAC_BYTES :]):
         raise FormatError("record-form", "a record with bytes where none belong")
@@ -116,5 +128,6 @@ def check(data: bytes, key: bytes) -> VolumeRecord:
         generation=generation,
         data_sectors=sectors,
         tcb=tcb,
+        guest_svn=svn,
         nonce=nonce,
     )

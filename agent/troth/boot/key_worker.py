@@ -14,23 +14,28 @@ import os
 import resource
 
 import troth_baked
+from troth.abi import volume_record
 from troth.boot.key_sources import sources
+from troth.boot.key_sources.platform import Platform
+from troth.boot.key_sources.sources import Surroundings, Wanted
 from troth.boot.keys import HEADER_REFUSED, KEY_REFUSED, VOLUME_REFUSED
+from troth.documents import instance_disk, key_uri
 from troth.documents.policy import from_tree
+from troth.documents.policy_keys import HEADERLESS
 from troth.errors import TrothError
 from troth.linux import syscalls
 from troth.linux.block import Disk
 from troth.linux.dm import Control
-from troth.record import record
-from troth.volumes import opening
+from troth.record import record, replace
+from troth.volumes import headerless, opening
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from troth.boot.key_sources.sources import KeySource
     from troth.documents.policy import Policy
-    from troth.documents.policy_keys import Encrypted
+    from troth.documents.policy_keys import Broker, Encrypted
     from troth.volumes.headerless import Opened
-    from troth.volumes.released import Released
+    from troth.volumes.release import Release
 
 _PR_SET_DUMPABLE = 4
 _MOST_SENTENCE = 400
@@ -55,43 +60,57 @@ class Work:
         self._policy = policy
         self.disks: dict[str, Disk] = {}
         self.banks: list[str] = []
+        self.deadline_s = 0.0
         self._sources: dict[str, KeySource] = {}
-        self._released: dict[str, Released] = {}
+        self._released: dict[str, Release] = {}
+        self._surroundings: Surroundings | None = None
 
     def release(self) -> list[str]:
         """Get every key; lines for PID 1."""
+        platform = Platform(deadline_s=self.deadline_s)
+        self._surroundings = Surroundings(
+            _with_addresses(self._policy),
+            evidence=platform.evidence,
+            derived_key=platform.derived_key,
+            deadline_s=self.deadline_s,
+        )
         lines = []
         for volume in self._policy.encrypted:
-            source = self._source(volume)
-            found = source.release(volume, self.disks[volume.name])
+            source = sources.source(key_uri.parse(volume.key), self._surroundings)
+            found = source.release(self._wanted(volume))
+            self._sources[volume.name] = source
             self._released[volume.name] = found
             said = f"{found.identity} {volume.key} {volume.name}".encode("ascii", "replace")
             lines.append(f"released {volume.name} {said.hex()}")
         return lines
 
-    def _source(self, volume: Encrypted) -> KeySource:
-        """One source for all volumes that ask the same: one attested session."""
-        name = sources.name_of(volume, self._policy)
-        if name not in self._sources:
-            self._sources[name] = sources.make(volume, self._policy)
-        return self._sources[name]
+    def _wanted(self, volume: Encrypted) -> Wanted:
+        """A derived key is asked for as the one before was; who lies about it gets another."""
+        if volume.format != HEADERLESS or not volume.key.startswith(f"{key_uri.SNP}:"):
+            return Wanted(volume.uuid, volume.profile)
+        level = volume_record.claimed_level(headerless.read_head(self.disks[volume.name]))
+        if level is None:
+            return Wanted(volume.uuid, volume.profile)
+        return Wanted(volume.uuid, volume.profile, tcb=level[0], guest_svn=level[1])
 
     def open(self) -> list[str]:
         """Open every volume, commit what was written, end the session; lines for PID 1."""
+        if self._surroundings is None:
+            raise RuntimeError("nothing was released")
         control = Control()
         lines = []
         try:
             for volume in self._policy.encrypted:
-                found = opening.open_(
-                    control, volume, self.disks[volume.name], self._released[volume.name]
-                )
-                if found.digest:
-                    self._source(volume).commit(volume, found.generation, found.digest)
+                released = self._released[volume.name]
+                found = opening.open_(control, volume, self.disks[volume.name], released)
+                released.wipe()
+                if released.tracked and found.digest:
+                    self._sources[volume.name].commit(found.generation, found.digest)
                 lines.append(self._line(volume, found))
         finally:
             control.close()
-        for source in self._sources.values():
-            source.finish()
+        self._surroundings.finish()
+        self._surroundings.close()
         return lines
 
     def _line(self, volume: Encrypted, found: Opened) -> str:
@@ -99,6 +118,23 @@ class Work:
         listed = ",".join(f"{bank}={value.hex()}" for bank, value in digests)
         made = found.map
         return f"opened {volume.name} {made.name} {made.minor} {content.hex()} {listed}"
+
+
+def _with_addresses(policy: Policy) -> tuple[Broker, ...]:
+    """The brokers of the policy where this launch says they are; who they are stays as it was."""
+    try:
+        with open(instance_disk.PATH, "rb") as file:
+            content = file.read(instance_disk.MAX_BYTES)
+    except FileNotFoundError:
+        return policy.brokers
+    # Here: the file's reader costs an import that launches without one do not need.
+    from troth.documents import instance
+
+    placed = dict(instance.parse(content).brokers)
+    return tuple(
+        replace(one, addresses=placed[one.name]) if one.name in placed else one
+        for one in policy.brokers
+    )
 
 
 def main() -> None:
@@ -114,6 +150,8 @@ def main() -> None:
                 work.disks[name] = Disk(kernel_name, "", "", 0, int(sectors), number)
             elif words[0] == "bank":
                 work.banks.append(words[1])
+            elif words[0] == "deadline":
+                work.deadline_s = int(words[1]) / 1e9
             else:
                 failed = _serve(work, words[0])
                 if failed is not None:

@@ -7,7 +7,8 @@ volumes goes on with the same worker. What goes wrong before something is
 authenticated has one public code a stage (SECURITY S41). The conversation is
 lines of ASCII words, so that PID 1 needs no parser for it:
 
-``disk NAME KERNEL-NAME SECTORS MAJOR:MINOR`` · ``bank NAME`` · ``release`` · ``open``, and back
+``disk NAME KERNEL-NAME SECTORS MAJOR:MINOR`` · ``bank NAME`` · ``deadline NANOSECONDS`` ·
+``release`` · ``open``, and back
 ``released NAME HEX`` · ``opened NAME MAP MINOR HEX BANK=HEX,...`` · ``done`` ·
 ``refused PUBLIC EXACT HEX``.
 """
@@ -112,6 +113,7 @@ def run(state: State) -> None:
         worker.tell(f"disk {volume.name} {disk.name} {disk.sectors} {disk.number}")
     for bank in state.events.banks:
         worker.tell(f"bank {bank}")
+    worker.tell(f"deadline {state.deadline_ns}")
     answers = worker.ask("release", public=KEY_REFUSED, end_ns=state.deadline_ns)
     names = [volume.name for volume in state.policy.encrypted]
     if [words[1] for words in answers if words[0] == "released" and len(words) == 3] != names:

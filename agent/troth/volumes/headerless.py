@@ -23,14 +23,14 @@ from troth.errors import FormatError
 from troth.record import record
 from troth.volumes import crypt, keys, mkfs
 from troth.volumes.crypt import Place
-from troth.volumes.released import FORMATTING, IN_USE
+from troth.volumes.release import FORMATTING, IN_USE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from troth.documents.policy_keys import Encrypted
     from troth.linux.block import Disk
     from troth.linux.dm import Control, Map
-    from troth.volumes.released import Released
+    from troth.volumes.release import Release
 
 _SECTOR_BYTES = 512
 OFFSET_SECTORS = DATA_OFFSET_BYTES // _SECTOR_BYTES
@@ -45,9 +45,9 @@ class Current:
 
 @record
 class Opened:
-    """A readable volume: its ``map``, the ``key`` in it, and the record that is now newest.
+    """A readable volume: its ``map``, the ``key`` in it, and the record written in this boot.
 
-    ``generation``, ``digest``: of the record written in this boot, 0 and "" for none.
+    ``generation``, ``digest``: of that record, 0 and "" where none was written.
     """
 
     map: Map
@@ -78,7 +78,7 @@ def read_head(disk: Disk) -> bytes:
         os.close(fd)
 
 
-def judge(volume: Encrypted, released: Released, head: bytes) -> Current:
+def judge(volume: Encrypted, released: Release, head: bytes) -> Current:
     """Which record of ``head`` the volume is opened by.
 
     Raises ``FormatError``: ``record-blank``, ``record-volume`` (it is another volume),
@@ -95,9 +95,9 @@ def judge(volume: Encrypted, released: Released, head: bytes) -> Current:
         if released.state != IN_USE and volume.blank == FORMAT:
             return Current(None)
         raise FormatError("record-blank", f"{volume.name}: the disk holds no record")
-    if released.record:
+    if released.tracked:
         for data in slots:
-            if sha256(data).hexdigest() == released.record:
+            if sha256(data).hexdigest() == released.digest:
                 return Current(_checked(volume, released, data))
         newest = _newest(volume, released, slots)
         raise FormatError(
@@ -108,7 +108,7 @@ def judge(volume: Encrypted, released: Released, head: bytes) -> Current:
     return Current(_newest(volume, released, slots))
 
 
-def _newest(volume: Encrypted, released: Released, slots: list[bytes]) -> VolumeRecord:
+def _newest(volume: Encrypted, released: Release, slots: list[bytes]) -> VolumeRecord:
     """The valid record of the highest generation; the first one's error where none is valid."""
     found, first = None, None
     for data in slots:
@@ -128,7 +128,7 @@ def _newest(volume: Encrypted, released: Released, slots: list[bytes]) -> Volume
     raise first
 
 
-def _checked(volume: Encrypted, released: Released, data: bytes) -> VolumeRecord:
+def _checked(volume: Encrypted, released: Release, data: bytes) -> VolumeRecord:
     own = bytes.fromhex(volume.uuid.replace("-", ""))
     shown = volume_record.claims(data)
     if shown and shown != own:
@@ -145,7 +145,7 @@ def _checked(volume: Encrypted, released: Released, data: bytes) -> VolumeRecord
     return found
 
 
-def open_(control: Control, volume: Encrypted, disk: Disk, released: Released) -> Opened:
+def open_(control: Control, volume: Encrypted, disk: Disk, released: Release) -> Opened:
     """Judge, then map; format where that is due. Further raises as ``crypt.open_``, ``mkfs.make``.
 
     ``FormatError`` ``volume-small`` for a disk without room.
@@ -165,21 +165,21 @@ def open_(control: Control, volume: Encrypted, disk: Disk, released: Released) -
         )
     key = data_key(volume, released)
     made = crypt.open_(control, place, sectors=current.data_sectors, key=key)
-    if not released.record:
+    if not released.tracked:
         return Opened(made, key)
     # Committed before anything is written to the volume: until then its data are the old ones.
     number, digest = _write_record(volume, place, released, sectors=current.data_sectors)
     return Opened(made, key, number, digest)
 
 
-def ephemeral(control: Control, volume: Encrypted, disk: Disk, released: Released) -> Opened:
+def ephemeral(control: Control, volume: Encrypted, disk: Disk, released: Release) -> Opened:
     """A volume for this boot alone: no record, and no journal, since no reboot will need one."""
     place = place_of(volume, disk, mode=crypt.DIRECT)
     key = data_key(volume, released)
     return Opened(_fill(control, volume, place, key)[0], key)
 
 
-def data_key(volume: Encrypted, released: Released) -> bytes:
+def data_key(volume: Encrypted, released: Release) -> bytes:
     """The key that dm-crypt gets: for AES-XTS with HMAC both, one behind the other."""
     if volume.integrity == AES_GCM:
         return _key(volume, released, keys.GCM)
@@ -189,11 +189,11 @@ def data_key(volume: Encrypted, released: Released) -> bytes:
     return key
 
 
-def _key(volume: Encrypted, released: Released, role: str) -> bytes:
-    return keys.derive(released.key, uuid=volume.uuid, profile=volume.profile, role=role)
+def _key(volume: Encrypted, released: Release, role: str) -> bytes:
+    return keys.derive(bytes(released.key), uuid=volume.uuid, profile=volume.profile, role=role)
 
 
-def _format(control: Control, volume: Encrypted, place: Place, released: Released) -> Opened:
+def _format(control: Control, volume: Encrypted, place: Place, released: Release) -> Opened:
     """The record comes last, so a format that was cut off leaves a disk without one."""
     _write(place.disk, 0, bytes(HEAD_BYTES))
     key = data_key(volume, released)
@@ -222,7 +222,7 @@ def _fill(control: Control, volume: Encrypted, place: Place, key: bytes) -> tupl
 
 
 def _write_record(
-    volume: Encrypted, place: Place, released: Released, *, sectors: int
+    volume: Encrypted, place: Place, released: Release, *, sectors: int
 ) -> tuple[int, str]:
     """The next record in its slot, on the disk when this returns: (generation, SHA-256)."""
     number = released.generation + 1
@@ -231,7 +231,8 @@ def _write_record(
         profile=volume.profile,
         generation=number,
         data_sectors=sectors,
-        tcb=released.tcb,
+        tcb=released.tcb or 0,
+        guest_svn=released.guest_svn or 0,
         nonce=os.urandom(volume_record.NONCE_BYTES),
     )
     data = volume_record.pack(value, _key(volume, released, keys.RECORD))

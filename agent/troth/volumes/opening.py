@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from troth.linux.block import Disk
     from troth.linux.dm import Control
     from troth.volumes.headerless import Opened
-    from troth.volumes.released import Released
+    from troth.volumes.release import Release
 
 LUKS2_VOLUME = "troth.volumes.luks2_volume"
 
 
-def open_(control: Control, volume: Encrypted, disk: Disk, released: Released) -> Opened:
+def open_(control: Control, volume: Encrypted, disk: Disk, released: Release) -> Opened:
     """The readable volume. ``FormatError`` with the exact code, ``OSError`` of the kernel."""
     if volume.key.startswith(f"{key_uri.RANDOM}:"):
         return headerless.ephemeral(control, volume, disk, released)

@@ -29,8 +29,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from troth.boot.key_sources.broker import Broker
     from troth.boot.key_sources.http_answer import HttpAnswer
+    from troth.documents.policy_keys import Broker
 
 _PIECE_BYTES = 16 << 10
 _MAX_PLACES_OF_A_NAME = 4
