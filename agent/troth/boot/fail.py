@@ -12,7 +12,7 @@ import os
 import time
 
 from troth.documents import event_log
-from troth.linux import kmsg, power
+from troth.linux import kmsg, power, signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ def _end_boot(state: State, code: str, sentence: str) -> NoReturn:
     action = policy.fail.action if policy is not None else "poweroff"
     if action != "halt":
         _thread.start_new_thread(_force_later, ())
+    _end_workers(state)
     state.say(f"troth: stage {state.stage} failed {code}")
     lost = _measure(state, code)
     if lost:
@@ -92,6 +93,16 @@ def _end_boot(state: State, code: str, sentence: str) -> NoReturn:
         # No console to speak to; the log line above and the power-off remain.
         state.say(f"troth: refused {code}: {sentence}")
     end(action)
+
+
+def _end_workers(state: State) -> None:
+    """Whoever holds a connection or a key has nothing to say any more."""
+    for pid in state.workers:
+        try:
+            os.kill(pid, signals.KILL)
+        except OSError:
+            # It has ended already.
+            continue
 
 
 def _measure(state: State, code: str) -> str:

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
         def cancel(self) -> None:
             """The boot is over in time."""
 
+    class Connection(Protocol):
+        """The network before the handover (``network.Worker``)."""
+
+        def close(self) -> None:
+            """Take it down; nothing where that is done. ``Refusal`` ``network-down``."""
+
 
 #: The new root is put together here, and everything it stands on beside it.
 SYSROOT, LOWER, UPPER = "/sysroot", "/lower", "/upper"
@@ -36,8 +42,9 @@ class State:
     newline; ``log``: None until stage tee; ``tpm_clock``: resets, restarts and
     milliseconds before the first event, where the policy wants quotes; ``disks``
     and ``maps``: by volume name; ``own_report``: after stage tee, where the policy
-    wants SNP; ``sealed``: after the caps, when nothing may be measured any more;
-    ``times_ms``: (stage, duration).
+    wants SNP; ``network``: after stage network, where the policy has one;
+    ``workers``: processes that must not outlive a refused boot; ``sealed``: after
+    the caps, when nothing may be measured any more; ``times_ms``: (stage, duration).
     """
 
     __slots__ = (
@@ -51,6 +58,7 @@ class State:
         "log",
         "maps",
         "names",
+        "network",
         "own_report",
         "policy",
         "policy_bytes",
@@ -61,6 +69,7 @@ class State:
         "tpm",
         "tpm_clock",
         "tpm_kind",
+        "workers",
     )
 
     def __init__(self, environ: dict[str, str], arguments: list[str], started_ns: int) -> None:
@@ -82,6 +91,8 @@ class State:
         self.disks: dict[str, Disk] = {}
         self.maps: dict[str, Map] = {}
         self.own_report: SnpReport | None = None
+        self.network: Connection | None = None
+        self.workers: list[int] = []
         self.sealed = False
         self.times_ms: list[tuple[str, int]] = []
 

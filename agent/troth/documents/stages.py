@@ -40,6 +40,10 @@ def _takes_instance(policy: Policy) -> bool:
     return policy.instance is not None
 
 
+def _needs_network(policy: Policy) -> bool:
+    return policy.network is not None
+
+
 def _has_workload(policy: Policy) -> bool:
     return bool(policy.workload)
 
@@ -62,6 +66,7 @@ STAGES: tuple[tuple[str, str, Callable[[Policy], bool]], ...] = (
     ("tee", "troth.boot.tee_simulated", _snp_is("simulated")),
     ("devices", "troth.boot.devices", _has_disks),
     ("instance", "troth.boot.instance", _takes_instance),
+    ("network", "troth.boot.network", _needs_network),
     ("verity", "troth.boot.verity", _has_volumes),
     ("root", "troth.boot.root", _has_volumes),
     ("workload", "troth.boot.workload", _has_workload),
