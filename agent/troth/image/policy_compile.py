@@ -131,6 +131,7 @@ def compile_policy(
             quote=manifest.attest.quote,
         ),
         instance=manifest.instance,
+        network=manifest.network,
     )
 
 

@@ -14,7 +14,7 @@ from troth.record import record
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from troth.documents.policy import InstanceRules
+    from troth.documents.policy import InstanceRules, Network
     from troth.documents.toml_source import Source
 
 
@@ -165,6 +165,7 @@ class Manifest:
     source: Source
     sha256: str = ""
     instance: InstanceRules | None = None
+    network: Network | None = None
 
     def where(self, *path: str | int) -> str:
         """``file:line`` of a key, as ``manifest.where("volume", 0, "source")``."""
