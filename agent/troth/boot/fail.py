@@ -12,7 +12,7 @@ import os
 import time
 
 from troth.documents import event_log
-from troth.linux import kmsg, power
+from troth.linux import kmsg, power, signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _end_workers(state: State) -> None:
     """Processes that hold keys go first: whatever hangs later, their memory is gone."""
     for pid in state.workers:
         try:
-            os.kill(pid, 9)
+            os.kill(pid, signals.KILL)
         except OSError:
             # It has ended, and nobody has heard of it yet.
             continue

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
         def cancel(self) -> None:
             """The boot is over in time."""
 
+    class Connection(Protocol):
+        """The network before the handover (``network.Worker``)."""
+
+        def close(self) -> None:
+            """Take it down; nothing where that is done. ``Refusal`` ``network-down``."""
+
 
 #: The new root is put together here, and everything it stands on beside it.
 SYSROOT, LOWER, UPPER = "/sysroot", "/lower", "/upper"
@@ -40,7 +46,8 @@ class State:
     ``own_report``: after stage tee, where the policy wants SNP; ``sealed``:
     after the caps, when nothing may be measured any more;
     ``times_ms``: (stage, duration); ``workers``: processes that a refusal ends first;
-    ``key_worker``: from stage keys to stage volumes.
+    ``key_worker``: from stage keys to stage volumes; ``network``: from stage network to
+    stage volumes, where the policy has one.
     """
 
     __slots__ = (
@@ -55,6 +62,7 @@ class State:
         "log",
         "maps",
         "names",
+        "network",
         "opened",
         "own_report",
         "policy",
@@ -89,6 +97,7 @@ class State:
         self.maps: dict[str, Map] = {}
         self.opened: dict[str, Map] = {}
         self.own_report: SnpReport | None = None
+        self.network: Connection | None = None
         self.sealed = False
         self.times_ms: list[tuple[str, int]] = []
         self.workers: list[int] = []

@@ -39,6 +39,8 @@ def run(state: State) -> None:
         state.events.measure_keyed(event_log.VOLUME_KEY, bytes.fromhex(content), listed)
         state.opened[name] = made
     state.events.confirm()
+    if state.network is not None:
+        state.network.close()
 
 
 def _digest(part: str) -> tuple[str, bytes]:

@@ -185,6 +185,7 @@ def make_plan(options: Namespace, bundle: bundle_dir.BundleDir) -> runner.Plan:
         tpm_socket=None,
         monitor_socket=_DRY_RUN_FOLDER / "monitor",
         extra=tuple(options.qemu_arg),
+        network=bundle.network,
     )
     return runner.Plan(
         machine=machine,

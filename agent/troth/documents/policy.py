@@ -118,6 +118,27 @@ class InstanceRules:
     values: dict[str, tuple[str, ...]]
 
 
+DHCP, STATIC, FROM_INSTANCE = "dhcp", "static", "instance"
+
+
+@record
+class Network:
+    """The one network device before the handover (stage network).
+
+    ``method``: "dhcp", "static", or "instance" (what the instance configuration says).
+    Of "static" alone: ``address`` with its prefix length, ``router`` ("" for none),
+    ``dns`` (at most three addresses). ``ipv6``: whether the kernel speaks IPv6 there;
+    ``timeout_s``: for the device and its address together.
+    """
+
+    method: str
+    address: str
+    router: str
+    dns: tuple[str, ...]
+    ipv6: bool
+    timeout_s: int
+
+
 NEVER, RAW_ROOT, RAW_GROUP = "never", "root", "group"
 
 
@@ -165,6 +186,7 @@ class Policy:
     instance: InstanceRules | None = None
     encrypted: tuple[Encrypted, ...] = ()
     brokers: tuple[Broker, ...] = ()
+    network: Network | None = None
 
 
 def from_tree(tree: dict[str, Any]) -> Policy:
@@ -216,6 +238,7 @@ def from_tree(tree: dict[str, Any]) -> Policy:
         instance=None if tree["instance"] is None else instance_rules(tree["instance"]),
         encrypted=_encrypted(tree["encrypted"]),
         brokers=_brokers(tree["brokers"]),
+        network=None if tree["network"] is None else network_rules(tree["network"]),
     )
 
 
@@ -244,6 +267,18 @@ def instance_rules(tree: dict[str, Any]) -> InstanceRules:
         network=tuple(tree["network"]),
         brokers=tuple(tree["brokers"]),
         values={name: tuple(words) for name, words in tree["values"].items()},
+    )
+
+
+def network_rules(tree: dict[str, Any]) -> Network:
+    """The network in ``tree``, whose shape is proved as for ``from_tree``."""
+    return Network(
+        method=tree["method"],
+        address=tree["address"],
+        router=tree["router"],
+        dns=tuple(tree["dns"]),
+        ipv6=tree["ipv6"],
+        timeout_s=tree["timeout_s"],
     )
 
 
@@ -318,6 +353,7 @@ def to_tree(policy: Policy) -> dict[str, Any]:
         "instance": None if policy.instance is None else _instance_tree(policy.instance),
         "encrypted": [_plain(volume) for volume in policy.encrypted],
         "brokers": [_plain(broker) for broker in policy.brokers],
+        "network": None if policy.network is None else _network_tree(policy.network),
     }
 
 
@@ -334,6 +370,17 @@ def _instance_tree(rules: InstanceRules) -> dict[str, Any]:
         "network": list(rules.network),
         "brokers": list(rules.brokers),
         "values": {name: list(words) for name, words in rules.values.items()},
+    }
+
+
+def _network_tree(network: Network) -> dict[str, Any]:
+    return {
+        "method": network.method,
+        "address": network.address,
+        "router": network.router,
+        "dns": list(network.dns),
+        "ipv6": network.ipv6,
+        "timeout_s": network.timeout_s,
     }
 
 

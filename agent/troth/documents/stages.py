@@ -46,6 +46,10 @@ def _takes_instance(policy: Policy) -> bool:
     return policy.instance is not None
 
 
+def _needs_network(policy: Policy) -> bool:
+    return policy.network is not None
+
+
 def _has_workload(policy: Policy) -> bool:
     return bool(policy.workload)
 
@@ -68,6 +72,7 @@ STAGES: tuple[tuple[str, str, Callable[[Policy], bool]], ...] = (
     ("tee", "troth.boot.tee_simulated", _snp_is("simulated")),
     ("devices", "troth.boot.devices", _has_disks),
     ("instance", "troth.boot.instance", _takes_instance),
+    ("network", "troth.boot.network", _needs_network),
     ("keys", "troth.boot.keys", _has_keys),
     ("volumes", "troth.boot.volumes", _has_keys),
     ("verity", "troth.boot.verity", _has_volumes),

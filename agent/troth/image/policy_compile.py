@@ -136,6 +136,7 @@ def compile_policy(
         instance=manifest.instance,
         encrypted=manifest.encrypted,
         brokers=manifest.brokers,
+        network=manifest.network,
     )
 
 

@@ -19,6 +19,7 @@ handover; ``lockdown``: mode of the kernel lockdown.
 ``[fail]`` ``action`` of a refused boot; ``deadline_s`` of the whole boot up to
 the handover; ``device_timeout_s`` of the wait for disks.
 ``[instance]``: what a launch may choose for one guest; see ``manifest_instance``.
+``[network]``: the network before the handover; see ``manifest_network``.
 ``[attest]`` ``group``: who may use the agent's socket; ``raw_report_data``: who
 may choose REPORT_DATA itself; ``extend``: who may add events of its own;
 ``quote``: whether evidence holds a quote of the TPM.
@@ -39,7 +40,12 @@ from typing import TYPE_CHECKING
 from troth.documents.policy import NEVER, RAW_GROUP, RAW_ROOT
 from troth.documents.toml_source import Table
 from troth.errors import ManifestError
-from troth.image.inputs import manifest_instance, manifest_keys, manifest_launch
+from troth.image.inputs import (
+    manifest_instance,
+    manifest_keys,
+    manifest_launch,
+    manifest_network,
+)
 from troth.image.inputs import manifest_rules as rules
 from troth.image.inputs.manifest_records import (
     Attest,
@@ -95,10 +101,10 @@ _KEYS = {
     "attest": ("group", "raw_report_data", "extend", "quote"),
     "launch": manifest_launch.KEYS,
     "instance": manifest_instance.KEYS,
+    "network": manifest_network.KEYS,
 }  # fmt: skip
 #: Tables that may stand there several times.
 _ARRAYS = ("volume", "broker")
-_LATER_TABLES = ("network",)
 
 
 def load(path: Path) -> Manifest:
@@ -120,11 +126,8 @@ def load(path: Path) -> Manifest:
 def parse(data: bytes, path: Path) -> Manifest:
     """The manifest in ``data``; ``path`` names it and gives its relative paths their base."""
     source = read_source(data, str(path))
-    top = Table(source, source.tree, (), (*_KEYS, *_LATER_TABLES))
+    top = Table(source, source.tree, (), tuple(_KEYS))
     later = rules.Later()
-    for name in _LATER_TABLES:
-        if top.has(name):
-            later.note(top.fail(name, ""), f"[{name}], networking before the handover")
     base = path.parent
     tables = {name: top.table(name, keys) for name, keys in _KEYS.items() if name not in _ARRAYS}
     listed = top.tables("volume", _KEYS["volume"])
@@ -163,7 +166,7 @@ def parse(data: bytes, path: Path) -> Manifest:
         sealed,
         brokers,
         snp=tee.snp,
-        has_network=False,
+        has_network=top.has("network"),
         instance_brokers=instance.brokers if instance else (),
         takes_network=bool(instance and instance.network),
     )
@@ -179,6 +182,11 @@ def parse(data: bytes, path: Path) -> Manifest:
         fail=fail,
         attest=_attest(tables["attest"], tee),
         instance=instance,
+        network=(
+            manifest_network.network(tables["network"], instance, deadline_s=fail.deadline_s)
+            if top.has("network")
+            else None
+        ),
         launch=launch,
         encrypted=tuple(item.volume for item in sealed),
         brokers=tuple(one for _table, one in brokers),

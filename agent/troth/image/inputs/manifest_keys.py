@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
     from troth.documents.key_uri import KeyUri
     from troth.documents.toml_source import Table
-    from troth.errors import UsageError
 
 VOLUME_KEYS = ("key", "key_file", "integrity", "uuid", "blank", "executable")
 BROKER_KEYS = (
@@ -299,13 +298,6 @@ def check_together(
                     code="manifest-conflict",
                     hint='[network] method = "dhcp"',
                 )
-    if has_network and not any(item.uri.scheme in key_uri.WITH_BROKER for item in sealed):
-        raise _network_idle(sealed, brokers)
-
-
-def _network_idle(sealed: Sequence[Sealed], brokers: Sequence[tuple[Table, Broker]]) -> UsageError:
-    table = sealed[0].table if sealed else brokers[0][0]
-    return table.fail("name", "needs no network at boot", code="manifest-conflict")
 
 
 def _check_platform(item: Sealed, *, snp: str) -> None:

@@ -14,7 +14,7 @@ from troth.record import record
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from troth.documents.policy import InstanceRules
+    from troth.documents.policy import InstanceRules, Network
     from troth.documents.policy_keys import Broker, Encrypted
     from troth.documents.toml_source import Source
 
@@ -178,6 +178,7 @@ class Manifest:
     encrypted: tuple[Encrypted, ...] = ()
     brokers: tuple[Broker, ...] = ()
     key_files: tuple[tuple[str, Path], ...] = ()
+    network: Network | None = None
 
     def where(self, *path: str | int) -> str:
         """``file:line`` of a key, as ``manifest.where("volume", 0, "source")``."""

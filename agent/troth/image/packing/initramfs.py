@@ -24,7 +24,14 @@ from troth.documents import stages
 from troth.errors import BuildError
 from troth.image import program
 from troth.image.inputs import interpreter as python
-from troth.image.packing import entry, extension, launcher, library_closure, python_closure
+from troth.image.packing import (
+    entry,
+    extension,
+    launcher,
+    library_closure,
+    package,
+    python_closure,
+)
 from troth.image.packing import profile as profiles
 from troth.record import record
 from troth.volumes import keys
@@ -80,9 +87,10 @@ class Collected:
     """Everything but policy.json and its twin; ``paths`` has those two as well, sorted.
 
     ``elf_files``: (path here, path in the archive) of each ELF file taken
-    from this machine, ``python_files``: the same of each standard library
-    module, whose archive path is that of its bytecode, ``troth_files``: the same
-    of troth's own modules, its init and its launcher; for lock and SBOM.
+    from this machine, ``python_files``: the same of each module of the standard
+    library and of other packages, whose archive path is that of its bytecode,
+    ``troth_files``: the same of troth's own modules, its init and its launcher;
+    for lock and SBOM.
     """
 
     interpreter: Interpreter
@@ -103,7 +111,10 @@ def collect(request: Request, *, data: Path | None = None) -> Collected:
     target = request.interpreter
     place = data or profiles.data_directory()
     modules = python_closure.close(
-        target, _entry_modules(request), also=extension.of_profiles(request.profiles, target)
+        target,
+        _entry_modules(request),
+        also=extension.of_profiles(request.profiles, target),
+        packages=package.of_profiles(request.profiles),
     )
     entries = [*_skeleton(target), *_bytecode(target, modules)]
     programs = _programs(request)
@@ -149,11 +160,12 @@ def collect(request: Request, *, data: Path | None = None) -> Collected:
 def _sources(
     target: Interpreter, modules: python_closure.Closure, *, of_troth: bool
 ) -> tuple[tuple[str, str], ...]:
-    """Python is either the interpreter's library or troth: anything else is refused."""
+    """Python is troth's, or others': the interpreter's library, and packages of a profile."""
     return tuple(
         (os.fspath(module.origin), f"{RUNTIME}/{_library(target)}/{module.path}")
         for module in modules.modules
-        if module.kind == "source" and module.origin.is_relative_to(target.stdlib) != of_troth
+        if module.kind == "source"
+        and (module.name.partition(".")[0] == python_closure.PACKAGE) == of_troth
     )
 
 
