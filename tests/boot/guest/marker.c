@@ -5,25 +5,7 @@
  * tests do. It must never touch what a test wants to see untouched.
  */
 #include "say.h"
-
-static void run_verb(const char *verb)
-{
-	say("@@ verb %s\n", verb);
-	pid_t child = fork();
-	int status = -1;
-
-	if (!child) {
-		char *words[] = { "troth", (char *)verb, "--json", NULL };
-		char *nothing[] = { NULL };
-
-		dup2(1, 2);
-		execve("/run/troth/bin/troth", words, nothing);
-		say("error %s\n", strerrorname_np(errno));
-		_exit(126);
-	}
-	waitpid(child, &status, 0);
-	say("\n@@ status %s\n%d\n", verb, WIFEXITED(status) ? WEXITSTATUS(status) : -1);
-}
+#include "verb.h"
 
 int main(int count, char **arguments)
 {
