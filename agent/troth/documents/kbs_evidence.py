@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evidence of an SNP guest as the key broker protocol (KBS) carries it, ``kbs-snp``.
 
-Serves ``troth verify evidence --format kbs-snp``. The report does not travel as
+Serves ``troth verify evidence --format kbs-snp``, the broker, and the guest that
+asks one for a key. The report does not travel as
 its bytes but field by field, so the bytes that were signed are made again from
 the fields, reserved ones as zeros: a report that used them fails its signature
 here, and passes as it is with ``troth verify report``. Must never print a field
@@ -13,7 +14,9 @@ Source: virtee/sev, "AttestationReport" as serde writes it; AMD 56860, table
 
 from __future__ import annotations
 
-from troth.abi import snp_report, snp_tcb
+import json
+
+from troth.abi import cert_table, snp_report, snp_tcb
 from troth.documents import foreign, strict
 from troth.documents.foreign import ForeignEvidence
 from troth.errors import FormatError
@@ -77,6 +80,54 @@ def parse(data: bytes, *, where: str = "") -> ForeignEvidence:
     # A version that is not known may have other fields in these places.
     snp_report.parse(report, where=where)
     return ForeignEvidence(format=foreign.KBS_SNP, report=report, certificates=certificates)
+
+
+def print_(report: bytes, certificates: tuple[tuple[str, bytes], ...] = ()) -> bytes:
+    """The document of ``report`` (1184 bytes) and ``certificates`` (kind, DER).
+
+    A kind is a value of ``cert_table.NAMES``, or a GUID. Without certificates the
+    broker looks for them itself. Raises ``FormatError``: ``kbs-evidence-reserved``
+    where the report says something that this form has no field for, so that its
+    signature would fail; ``snp-report-*``, ``snp-tcb``.
+    """
+    found = snp_report.parse(report)
+    family, model = report[0x188], report[0x189]
+    product = snp_tcb.product_of(family, model) or snp_tcb.MILAN
+    own: dict[str, object] = {
+        name: int.from_bytes(report[at : at + size], "little")
+        for name, (at, size) in _NUMBERS.items()
+    }
+    own |= {name: list(report[at : at + size]) for name, (at, size) in _ARRAYS.items()}
+    own |= {name: _levels(report[at : at + 8], product) for name, at in _TCBS.items()}
+    for name, at in _FIRMWARE.items():
+        own[name] = {"major": report[at + 2], "minor": report[at + 1], "build": report[at]}
+    for name, (at, size) in _OPTIONAL.items():
+        is_there = found.version >= (3 if name.startswith("cpuid") else 5)
+        own[name] = int.from_bytes(report[at : at + size], "little") if is_there else None
+    size = _SIGNATURE_PART_BYTES
+    own["signature"] = {name: list(report[at : at + size]) for name, at in _SIGNATURE.items()}
+    chain = [{"cert_type": _kind(name), "data": list(data)} for name, data in certificates]
+    tree = {"attestation_report": own, "cert_chain": chain or None}
+    text = json.dumps(tree, separators=(",", ":")).encode()
+    if parse(text).report != report:
+        raise FormatError(
+            "kbs-evidence-reserved",
+            "the report uses bytes that the key broker protocol does not carry",
+            hint="this firmware is newer than the protocol",
+        )
+    return text
+
+
+def _levels(raw: bytes, product: str) -> dict[str, object]:
+    tcb = snp_tcb.decode(raw, product)
+    return {name: getattr(tcb, name) for name in ("fmc", *_LEVELS)}
+
+
+def _kind(name: str) -> object:
+    known = name.upper()
+    if name in cert_table.NAMES.values():
+        return known
+    return {"OTHER": name}
 
 
 def _tree(data: bytes, where: str) -> object:
