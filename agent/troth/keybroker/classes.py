@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from troth.signing.keys import PublicKey
 
 PENDING, ACTIVE, RETIRED = "pending", "active", "retired"
+#: A name becomes the last part of a SPIFFE ID.
+_NAME = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._")
 
 
 @record
@@ -75,6 +77,12 @@ def judged(document: Document, keys: Sequence[PublicKey], *, at: int) -> Referen
             hint="troth reference sign signs them; --key names the public half",
         )
     values = judgement.values
+    if not values.image_name or not _NAME.issuperset(values.image_name):
+        raise FormatError(
+            "broker-class",
+            f"the image name {values.image_name[:40]!r} is not letters, digits, - . and _",
+            where=document.where,
+        )
     if not any(launch.roots_boot_chain for launch in values.in_force):
         raise FormatError(
             "broker-class",

@@ -84,8 +84,7 @@ def release(store: Store, guest: Attested, path: str, *, at: int, told: Told) ->
     was released.
     """
     with store.transaction() as rows:
-        found = resources.find(rows, path)
-        outcome = _released(store, rows, guest, found, path, at)
+        outcome = _released(store, rows, guest, path=path, at=at)
         told(outcome)
     return outcome
 
@@ -159,13 +158,9 @@ def is_finished(rows: sqlite3.Connection, report_id: bytes) -> bool:
 
 
 def _released(
-    store: Store,
-    rows: sqlite3.Connection,
-    guest: Attested,
-    found: Resource | None,
-    path: str,
-    at: int,
+    store: Store, rows: sqlite3.Connection, guest: Attested, *, path: str, at: int
 ) -> Outcome:
+    found = resources.find(rows, path)
     refusal = _refusal(rows, guest, found)
     if refusal or found is None:
         return Outcome(refusal, path)

@@ -13,7 +13,7 @@ import os
 from typing import TYPE_CHECKING
 
 from troth.documents import resource_path, volume_key
-from troth.errors import UsageError
+from troth.errors import FormatError, UsageError
 from troth.keybroker import classes
 from troth.keybroker.volume_state import Volume
 from troth.record import record
@@ -56,14 +56,10 @@ def new_key() -> bytes:
 
 def check_path(path: str) -> str:
     """``path``, with or without "kbs:///" before it. ``UsageError`` ``broker-resource``."""
-    bare = path.removeprefix("kbs:///")
-    if not resource_path.is_path(bare):
-        raise UsageError(
-            "broker-resource",
-            f"{path[:80]!r} is no path of a resource",
-            hint="three parts of letters, digits, . _ and -, as in default/disk-key/data",
-        )
-    return bare
+    try:
+        return str(resource_path.parse(path.removeprefix("kbs:///")))
+    except FormatError as error:
+        raise UsageError("broker-resource", error.message, hint=error.hint) from None
 
 
 def add_volume(
@@ -139,7 +135,7 @@ def path_of_volume(rows: sqlite3.Connection, uuid: str) -> str:
 
 def put(rows: sqlite3.Connection, path: str, volume: Volume) -> None:
     """Keep the state of a volume, inside a transaction."""
-    names = volume.__match_args__  # type: ignore[attr-defined]
+    names = volume.__match_args__
     changes = ", ".join(f"{name} = ?" for name in names)
     rows.execute(
         f"UPDATE resources SET {changes} WHERE path = ?",  # noqa: S608 - names of our own fields
@@ -189,5 +185,3 @@ def _add(store: Store, made: Resource) -> Resource:
             [(made.path, image) for image in made.images],
         )
     return made
-
-

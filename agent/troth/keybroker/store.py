@@ -16,15 +16,15 @@ import os
 import sqlite3
 import stat
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from troth.documents.result import REAL, SIMULATED
 from troth.errors import FormatError, HostError, UsageError
-from troth.signing import sealing
+from troth.signing import sealed_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 FILE_NAME = "broker.sqlite3"
 SCHEMA_VERSION = 1
@@ -125,13 +125,13 @@ class Store:
         """What is kept of ``secret``."""
         if self._master is None:
             return secret
-        return sealing.seal(self._master, secret, purpose=purpose)
+        return sealed_secrets.seal(self._master, secret, purpose=purpose)
 
     def unseal(self, kept: bytes, *, purpose: str) -> bytes:
         """The secret of what is kept. ``FormatError`` ``sealed-secret``."""
         if self._master is None:
             return kept
-        return sealing.open_(self._master, kept, purpose=purpose)
+        return sealed_secrets.open_(self._master, kept, purpose=purpose)
 
     def meta(self, name: str) -> bytes | None:
         """The value that was put under ``name``."""
@@ -165,8 +165,8 @@ class Store:
                 self.folder, "the keys in this database are sealed", "--passphrase-file FILE"
             )
         try:
-            self._master = sealing.open_(
-                sealing.stretch(passphrase, salt), wrapped, purpose=_MASTER
+            self._master = sealed_secrets.open_(
+                sealed_secrets.stretch(passphrase, salt), wrapped, purpose=_MASTER
             )
         except FormatError:
             raise _passphrase(
@@ -225,16 +225,16 @@ def create(folder: Path, kind: str, *, passphrase: bytes | None = None) -> Store
     except OSError as error:
         raise _unusable(folder, error) from None
     store = Store(_connect(path, folder), folder, kind)
-    salt = os.urandom(sealing.SALT_BYTES)
+    salt = os.urandom(sealed_secrets.SALT_BYTES)
     try:
         with store.transaction() as rows:
             for statement in _statements(_TABLES):
                 rows.execute(statement)
             rows.execute("INSERT INTO meta VALUES ('kind', ?)", (kind.encode(),))
             if passphrase is not None:
-                wrapped = sealing.seal(
-                    sealing.stretch(passphrase, salt),
-                    os.urandom(sealing.KEY_BYTES),
+                wrapped = sealed_secrets.seal(
+                    sealed_secrets.stretch(passphrase, salt),
+                    os.urandom(sealed_secrets.KEY_BYTES),
                     purpose=_MASTER,
                 )
                 rows.execute("INSERT INTO meta VALUES ('salt', ?)", (salt,))
@@ -290,7 +290,7 @@ def _kind(store: Store, path: Path) -> str:
         )
     kind = (store.meta("kind") or b"").decode("ascii", "replace")
     if kind not in KINDS:
-        raise FormatError("broker-format", "its kind is neither real nor simulated", where=str(path))
+        raise FormatError("broker-format", "it is neither real nor simulated", where=str(path))
     return kind
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a volume's key may be released for, and what a guest's commit changes: values in, values out.
+"""Whether a guest gets a volume's key, and what its commit changes: values in, values out.
 
 Serves ``keybroker.release``, which keeps what comes out in one transaction. A
 volume is new, then being formatted by one guest, then in use with a generation
