@@ -27,7 +27,11 @@ def test_new_formatting_in_use():
     assert vs.commit(done.volume, A, 3, D2, 151).code == vs.WRONG_GENERATION
     later = vs.release(done.volume, B, None, 151 + vs.LEASE_S)
     assert (later.code, later.over) == (vs.RELEASED, A.report_id)
-    assert (later.volume.state, later.volume.generation, later.volume.taken_over) == ("in-use", 1, 1)
+    assert (later.volume.state, later.volume.generation, later.volume.taken_over) == (
+        "in-use",
+        1,
+        1,
+    )
     # Who lost the volume can commit no more, and not the same again either.
     assert vs.commit(later.volume, A, 2, D2, 300).code == vs.NOT_HOLDER
     assert vs.commit(later.volume, A, 1, D1, 300).code == vs.NOT_HOLDER
@@ -97,7 +101,9 @@ STEPS = st.lists(
 
 
 @settings(max_examples=150)
-@given(STEPS, st.sampled_from([Volume(lease_s=30, format_s=50), Volume(state=vs.IN_USE, lease_s=0)]))
+@given(
+    STEPS, st.sampled_from([Volume(lease_s=30, format_s=50), Volume(state=vs.IN_USE, lease_s=0)])
+)
 def test_whatever_guests_do(steps, volume):
     now, releases, finished = 1000, {}, set()
     for what, who, key, ahead, digest, passes in steps:

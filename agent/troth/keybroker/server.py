@@ -18,7 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from troth.attest import http
-from troth.attest.http import Response
 from troth.documents import kbs
 from troth.errors import FormatError
 from troth.keybroker.rate import Rate
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from troth.attest.http import Request
+    from troth.attest.http import Request, Response
 
 BACKLOG = 1024
 _BUFFER_BYTES = 64 << 10

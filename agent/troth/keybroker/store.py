@@ -34,6 +34,7 @@ _APPLICATION = 0x74724B42
 """``application_id`` of the file: "trKB"."""
 _BUSY_S = 10.0
 _MASTER = "the master key"
+_GIVE = "--passphrase-file FILE"
 
 _TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
@@ -86,6 +87,7 @@ class Store:
         self._connection = connection
         self._lock = threading.RLock()
         self._master: bytes | None = None
+        self._locked = True
         self.folder = folder
         self.kind = kind
 
@@ -119,19 +121,26 @@ class Store:
     @property
     def sealed(self) -> bool:
         """Whether keys are sealed under a passphrase."""
-        return self._master is not None
+        return self.meta("master") is not None
 
     def seal(self, secret: bytes, *, purpose: str) -> bytes:
         """What is kept of ``secret``."""
         if self._master is None:
+            self._refuse_locked()
             return secret
         return sealed_secrets.seal(self._master, secret, purpose=purpose)
 
     def unseal(self, kept: bytes, *, purpose: str) -> bytes:
         """The secret of what is kept. ``FormatError`` ``sealed-secret``."""
         if self._master is None:
+            self._refuse_locked()
             return kept
         return sealed_secrets.open_(self._master, kept, purpose=purpose)
+
+    def _refuse_locked(self) -> None:
+        """Nothing may go beside a seal because the database was opened without its key."""
+        if self._locked:
+            raise _passphrase(self.folder, "the keys in this database are sealed", _GIVE)
 
     def meta(self, name: str) -> bytes | None:
         """The value that was put under ``name``."""
@@ -159,11 +168,10 @@ class Store:
                     "this database was made without a passphrase",
                     "leave out --passphrase-file",
                 )
+            self._locked = False
             return
         if passphrase is None:
-            raise _passphrase(
-                self.folder, "the keys in this database are sealed", "--passphrase-file FILE"
-            )
+            raise _passphrase(self.folder, "the keys in this database are sealed", _GIVE)
         try:
             self._master = sealed_secrets.open_(
                 sealed_secrets.stretch(passphrase, salt), wrapped, purpose=_MASTER
@@ -174,8 +182,8 @@ class Store:
             ) from None
 
 
-def open_(folder: Path, *, passphrase: bytes | None = None) -> Store:
-    """The database in ``folder``.
+def open_(folder: Path, *, passphrase: bytes | None = None, needs_keys: bool = True) -> Store:
+    """The database in ``folder``; ``needs_keys``: whether secrets will be put in or taken out.
 
     Raises ``UsageError`` ``broker-missing``, ``broker-passphrase``; ``HostError``
     ``broker-mode`` where others could read it, ``broker-database``;
@@ -201,7 +209,8 @@ def open_(folder: Path, *, passphrase: bytes | None = None) -> Store:
     store = Store(_connect(path, folder), folder, "")
     try:
         store.kind = _kind(store, path)
-        store.unlock(passphrase)
+        if needs_keys:
+            store.unlock(passphrase)
     except BaseException:
         store.close()
         raise
