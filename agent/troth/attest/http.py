@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """HTTP/1.1 of the agent's sockets: bytes in, requests out; responses in, bytes out.
 
-Serves the server, which owns sockets and time; nothing here waits. Only what a
-local caller needs is spoken: no transfer codings, no folded lines, no second
-meaning of anything. Must never hold more than ``LIMIT_BYTES`` of a peer's bytes,
-nor look at a byte more often than a few times, however the peer cuts them.
+Serves the agent's server, and that of ``keybroker``, which own sockets and time;
+nothing here waits. Only what a guest needs is spoken: no transfer codings, no
+folded lines, no second meaning of anything. Must never hold more than one head
+and one body of a peer's bytes, nor look at a byte more often than a few times,
+however the peer cuts them.
 
 Source: RFC 9112 (messages), RFC 9110 (fields and status codes).
 """
@@ -23,7 +24,8 @@ TARGET_BYTES = 1024
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 REASONS = {
-    200: "OK", 202: "Accepted", 400: "Bad Request", 403: "Forbidden", 404: "Not Found",
+    200: "OK", 202: "Accepted", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden",
+    404: "Not Found",
     405: "Method Not Allowed", 408: "Request Timeout", 411: "Length Required",
     413: "Content Too Large", 414: "URI Too Long", 415: "Unsupported Media Type",
     417: "Expectation Failed", 429: "Too Many Requests", 431: "Request Header Fields Too Large",
@@ -82,9 +84,10 @@ class _Head:
 
 
 class Parser:
-    """The requests of one connection, one after the other."""
+    """The requests of one connection, one after the other; ``body_bytes``: the largest body."""
 
-    def __init__(self) -> None:
+    def __init__(self, body_bytes: int = BODY_BYTES) -> None:
+        self._body_bytes = body_bytes
         self._data = bytearray()
         self._seen = 0
         self._head: _Head | None = None
@@ -93,7 +96,7 @@ class Parser:
     @property
     def room(self) -> int:
         """How many more bytes ``feed`` takes."""
-        return LIMIT_BYTES - len(self._data)
+        return HEAD_BYTES + self._body_bytes - len(self._data)
 
     @property
     def started(self) -> bool:
@@ -121,7 +124,7 @@ class Parser:
             head = self._take_head()
             if head is None:
                 return None
-            self._head = _head(head)
+            self._head = _head(head, self._body_bytes)
             waits = self._head.fields.get("expect") is not None
             self._continue = waits and len(self._data) < self._head.body_bytes
         found = self._head
@@ -161,7 +164,7 @@ class Parser:
         return head
 
 
-def _head(data: bytes) -> _Head:
+def _head(data: bytes, most: int) -> _Head:
     first, *lines = data.split(b"\r\n")
     method, target, minor = _request_line(first)
     path, mark, query = target.partition("?")
@@ -176,8 +179,8 @@ def _head(data: bytes) -> _Head:
     if length is not None and not (length.isdecimal() and len(length) <= _LENGTH_DIGITS):
         raise _malformed("http-length", "Content-Length is no number")
     body_bytes = int(length or "0")
-    if body_bytes > BODY_BYTES:
-        raise _malformed("http-body-size", f"the body has {body_bytes} bytes, at most {BODY_BYTES}")
+    if body_bytes > most:
+        raise _malformed("http-body-size", f"the body has {body_bytes} bytes, at most {most}")
     if fields.get("expect", "100-continue").lower() != "100-continue":
         raise _malformed("http-expectation", "no expectation but 100-continue is met")
     words = {word.strip().lower() for word in fields.get("connection", "").split(",")}

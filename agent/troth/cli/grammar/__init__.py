@@ -8,7 +8,7 @@ a theme, each with its ``VERBS``. Must hold no logic and import no verb.
 
 from __future__ import annotations
 
-from troth.cli.grammar import guest_verbs, images, measuring, reference, verifying
+from troth.cli.grammar import brokers, guest_verbs, images, measuring, reference, verifying
 from troth.cli.grammar.shape import DEBUG, JSON, STATUS, Option, Positional, Verb
 
 __all__ = ["DEBUG", "GLOBAL", "GROUPS", "JSON", "STATUS", "VERBS", "Option", "Positional", "Verb"]
@@ -36,6 +36,14 @@ GROUPS = {
     "reference": "show, sign, check and export reference values",
     "verify": "judge what a guest says of itself",
     "certs": "get the certificates a verifier needs",
+    "keybroker": "give keys to guests whose evidence is good",
 }
 
-VERBS = (*images.VERBS, *measuring.VERBS, *reference.VERBS, *verifying.VERBS, *guest_verbs.VERBS)
+VERBS = (
+    *images.VERBS,
+    *measuring.VERBS,
+    *reference.VERBS,
+    *verifying.VERBS,
+    *brokers.VERBS,
+    *guest_verbs.VERBS,
+)

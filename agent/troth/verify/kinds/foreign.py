@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from troth.abi import snp_report
 from troth.documents import binding, check_names, foreign
 from troth.documents.platform_references import AZURE_PARAVISOR
-from troth.documents.result import Notice, Subject
+from troth.documents.result import SIMULATED, Notice, Subject
 from troth.documents.verdict import FAIL, NOT_CHECKED, PASS
 from troth.record import record
 from troth.verify import raw_quote
@@ -96,6 +96,7 @@ def appraise(
         matched = checks_reference.match(report, given.document, below, keys=given.keys, at=at)
         policy = with_expectations(policy, matched, Asked(nonce or b""))
     kind = _kind(report, below, matched)
+    claimed = _claimed(found, kind, given.policy)
     claims = None
     if kind == AZURE_PARAVISOR == CLAIMS[found.format]:
         claims = azure.bound(found.service, report)
@@ -107,11 +108,11 @@ def appraise(
     )
     if matched is not None:
         checks_reference.reference_checks(
-            findings, matched, report, product=chain.product, claimed=CLAIMS[found.format]
+            findings, matched, report, product=chain.product, claimed=claimed
         )
         checks_reference.flag_checks(findings, matched, None)
     else:
-        _platform_kind(findings, report, kind, claimed=CLAIMS[found.format])
+        _platform_kind(findings, report, kind, claimed=claimed)
     if claims is None:
         _report_binding(findings, report, expected, kind=kind)
         _rooted_by_launch(findings, matched, kind)
@@ -152,6 +153,13 @@ def _kind(report: SnpReport, below: Below, matched: Matched | None) -> str:
         for digest in below.policy.launch.measurements
     )
     return DIRECT if any(listed) else ""
+
+
+def _claimed(found: ForeignEvidence, kind: str, policy: AppraisalPolicy) -> str:
+    """The platform kind that the evidence is of: a bare report is its guest's own on both kinds."""
+    claimed = CLAIMS[found.format]
+    own = claimed == DIRECT and kind == SIMULATED
+    return SIMULATED if own and policy.platform == SIMULATED else claimed
 
 
 def _platform_kind(findings: Findings, report: SnpReport, kind: str, *, claimed: str) -> None:
@@ -218,7 +226,7 @@ def _put(findings: Findings, step: Step) -> None:
 
 
 def _rooted_by_launch(findings: Findings, matched: Matched | None, kind: str) -> None:
-    if matched is None or kind != DIRECT:
+    if matched is None or kind not in (DIRECT, SIMULATED):
         findings.put(
             "boot-chain-rooted",
             FAIL,

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How often requests may come: from one address, and from all together.
+
+Serves ``keybroker.server``. Buckets that fill with time: a burst of guests that boot
+together is let through, a stream is not. Must never remember more addresses than
+its bound: forgotten is who asked least lately.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from troth.record import record
+
+MAX_PEERS = 4096
+
+
+@record
+class Limit:
+    """So many at once, and so many each second."""
+
+    burst: float
+    per_s: float
+
+
+#: A host's guests share an address, and each of them has about eight requests.
+PEER = Limit(1000, 100)
+GLOBAL = Limit(4000, 1000)
+
+
+class Rate:
+    """``now`` of each call: seconds of a clock that only goes forward."""
+
+    def __init__(self, peer: Limit = PEER, everybody: Limit = GLOBAL) -> None:
+        self._peer = peer
+        self._all = everybody
+        self._lock = threading.Lock()
+        self._of_all = (everybody.burst, 0.0)
+        self._of_peer: dict[str, tuple[float, float]] = {}
+
+    def take(self, peer: str, *, now: float) -> bool:
+        """Whether one more request may come from ``peer``."""
+        with self._lock:
+            left, last = self._of_peer.pop(peer, (self._peer.burst, now))
+            own = _filled(left, last, now, self._peer)
+            whole = _filled(*self._of_all, now, self._all)
+            good = own >= 1 and whole >= 1
+            self._of_peer[peer] = (own - good, now)
+            self._of_all = (whole - good, now)
+            if len(self._of_peer) > MAX_PEERS:
+                del self._of_peer[next(iter(self._of_peer))]
+            return good
+
+
+def _filled(left: float, last: float, now: float, limit: Limit) -> float:
+    return min(limit.burst, left + max(0.0, now - last) * limit.per_s)
