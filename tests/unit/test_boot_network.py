@@ -37,9 +37,16 @@ def run(monkeypatch, program, *, grace_s=5.0, timeout_s=5):
     try:
         network.run(state)
     except Refusal:
-        fail._end_workers(state)
+        end_all(state)
         raise
     return state
+
+
+def end_all(state):
+    """As a refused boot ends its workers; there PID 1 ends with them, here nothing may be left."""
+    fail._end_workers(state)
+    for pid in state.workers:
+        os.waitpid(pid, 0)
 
 
 UP = "import os; os.write(1, b'up eth0 192.0.2.10/24\\n'); os.read(0, 9); "
@@ -112,7 +119,7 @@ def test_not_down(monkeypatch, end, code):
         state.network.close()
     assert caught.value.code == code
     assert state.workers
-    fail._end_workers(state)
+    end_all(state)
 
 
 def test_a_process_that_has_ended_is_no_error_of_the_end(monkeypatch):
@@ -127,7 +134,7 @@ def test_it_starts_with_the_rights_for_a_network_alone(monkeypatch):
         "print('up', words['CapBnd'].strip(), words['NoNewPrivs'].strip(), flush=True); input()"
     )
     state = run(monkeypatch, program)
-    fail._end_workers(state)
+    end_all(state)
     bounding, no_more = state.said[0].split()[2:]
     assert no_more == "1"
     if os.geteuid() == 0:
