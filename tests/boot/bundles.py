@@ -287,6 +287,66 @@ deadline_s = 90
 device_timeout_s = 20
 """
 
+_NETWORK = """
+[image]
+name = "network"
+kernel = {kernel}
+compression = "none"
+[root]
+source = "../smallfs"
+overlay = "none"
+[tee]
+snp = "none"
+vtpm = "none"
+[network]
+method = "dhcp"
+timeout_s = 8
+[fail]
+deadline_s = 60
+device_timeout_s = 20
+"""
+
+#: All is in the initramfs, so the guest's own root is where a resolv.conf would be left.
+_NETWORK_STATIC = """
+[image]
+name = "network-static"
+kernel = {kernel}
+compression = "none"
+[handover]
+supervise = ["/app/run", "report", "exit", "0"]
+[initramfs]
+files = "../app"
+[tee]
+snp = "none"
+vtpm = "none"
+[network]
+method = "static"
+address = "192.0.2.10/24"
+router = "192.0.2.1"
+dns = ["192.0.2.53"]
+timeout_s = 8
+"""
+
+_NETWORK_INSTANCE = """
+[image]
+name = "network-instance"
+kernel = {kernel}
+compression = "none"
+[handover]
+supervise = ["/app/run", "report", "exit", "0"]
+[initramfs]
+files = "../app"
+[tee]
+snp = "simulated"
+vtpm = "none"
+[instance]
+need = "optional"
+network = ["dhcp", "static"]
+[network]
+method = "instance"
+timeout_s = 8
+"""
+
 MANIFESTS = {
     "full": ("6.12", _FULL),
     "old": ("6.1", _FULL),
@@ -302,6 +362,9 @@ MANIFESTS = {
     "sealed-upper": ("6.1", _SEALED_UPPER),
     "instance": ("6.12", _INSTANCE),
     "instance-supervised": ("6.1", _INSTANCE_SUPERVISED),
+    "network": ("6.12", _NETWORK),
+    "network-static": ("6.1", _NETWORK_STATIC),
+    "network-instance": ("6.12", _NETWORK_INSTANCE),
 }
 
 

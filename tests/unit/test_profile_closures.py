@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from made_policy import INSTANCE, policy
+from made_policy import INSTANCE, NETWORK, policy
 from troth.documents import stages
 from troth.documents.policy import Attest
 from troth.image.inputs import interpreter as python
-from troth.image.packing import initramfs, profile, python_closure
+from troth.image.packing import initramfs, package, profile, python_closure
 from troth.record import replace
 
 LISTS = Path(__file__).parent / "data"
@@ -30,6 +30,7 @@ POLICIES = {
     "snp": policy(overlay="none", snp="required"),
     "simulated": policy(overlay="none", snp="simulated"),
     "instance": policy(overlay="none", snp="required", instance=INSTANCE),
+    "network": replace(policy(overlay="none"), network=NETWORK),
     "quote": replace(policy(overlay="none", snp="simulated"), attest=Attest(quote=True)),
 }
 #: Each costs a boot more than all its mounts; a short-lived worker may use them, PID 1 not.
@@ -63,7 +64,11 @@ def test_closure_is_the_committed_one(target, name):
     chosen = profile.profiles_of(wanted)
     assert name in [item.name for item in chosen]
     eager = imported(target, wanted)
-    closure = python_closure.close(target, initramfs.entry_modules(wanted, chosen))
+    closure = python_closure.close(
+        target,
+        initramfs.entry_modules(wanted, chosen),
+        packages=package.of_profiles(chosen),
+    )
     packed = {module.name for module in closure.modules} - eager
     lines = [f"import {module}" for module in sorted(eager)]
     lines += [f"pack {module}" for module in sorted(packed)]
@@ -121,6 +126,22 @@ def test_a_simulated_image_has_nothing_of_the_hosts_half():
         "troth.simulated.wire",
     }
     assert not [word for word in lines if "cryptography" in word]
+
+
+def test_of_pyroute2_only_its_messages_are_packed(target):
+    """Its own sockets bring asyncio, ssl and unittest; its __init__ all of it."""
+    lines = (LISTS / "profile-network.txt").read_text().splitlines()
+    assert {line for line in lines if "pyroute2" in line} == {
+        f"pack pyroute2.{name}"
+        for name in ("common", "netlink", "netlink.exceptions", "netlink.rtnl",
+                     "netlink.rtnl.ifaddrmsg", "netlink.rtnl.rtmsg")
+    }  # fmt: skip
+    heavy = {"asyncio", "ssl", "unittest", "multiprocessing", "subprocess", "hashlib"}
+    assert not {line.split()[1] for line in lines} & heavy
+    for name, wanted in POLICIES.items():
+        others = (LISTS / f"profile-{name}.txt").read_text()
+        assert (name == "network") == ("pyroute2" in others)
+        assert (name == "network") == ("virtio_net" in kernel_modules(wanted))
 
 
 def kernel_modules(wanted):

@@ -108,11 +108,11 @@ class Routes:
         self._socket.close()
 
     def _addresses(self, index: int) -> list[nlmsg]:
-        found = [_decoded(ifaddrmsg(data)) for data in self._dump(ifaddrmsg(), _GET_ADDRESS)]
+        found = [_decoded(ifaddrmsg(data)) for data in self._dump(ifaddrmsg, _GET_ADDRESS)]
         return [one for one in found if one["index"] == index]
 
     def _routes(self, index: int) -> list[nlmsg]:
-        found = [_decoded(rtmsg(data)) for data in self._dump(rtmsg(), _GET_ROUTE)]
+        found = [_decoded(rtmsg(data)) for data in self._dump(rtmsg, _GET_ROUTE)]
         return [
             one
             for one in found
@@ -136,9 +136,15 @@ class Routes:
             if error.errno not in (errno.ESRCH, errno.EADDRNOTAVAIL):
                 raise
 
-    def _dump(self, message: nlmsg, kind: int) -> list[bytes]:
-        self._send(message, kind, _DUMP)
-        return list(self._answers())
+    def _dump(self, structure: type[nlmsg], kind: int) -> list[bytes]:
+        found: list[bytes] = []
+        # One by one: asked for all families, kernels have left out one.
+        for number in (_socket.AF_INET, _socket.AF_INET6):
+            message = structure()
+            message["family"] = number
+            self._send(message, kind, _DUMP)
+            found += self._answers()
+        return found
 
     def _send(self, message: nlmsg, kind: int, flags: int) -> None:
         self._sequence += 1

@@ -19,14 +19,17 @@ _IPV4 = (
     ("accept_source_route", b"0"),
     ("send_redirects", b"0"),
 )
-#: No router's word, no address of the kernel's own making, no wait for a duplicate's owner.
+#: No router's word, no address of the kernel's own making, no wait for a duplicate's owner. All
+#: with IPv6 off, and put back with it off: the kernel acts on some at once.
 _IPV6 = (
+    ("disable_ipv6", b"1"),
     ("accept_ra", b"0"),
     ("autoconf", b"0"),
     ("accept_redirects", b"0"),
     ("addr_gen_mode", b"1"),
     ("accept_dad", b"0"),
 )
+_IPV6_ON = (("disable_ipv6", b"0"),)
 
 
 class Sysctls:
@@ -37,11 +40,17 @@ class Sysctls:
 
     def tighten(self, device: str, *, ipv6: bool) -> None:
         """Before ``device`` is up. Without ``ipv6`` the kernel may have none of it."""
-        for name, value in _IPV4:
-            for where in ("all", "default", device):
-                self._set(f"ipv4/conf/{where}/{name}", value)
+        wanted = [
+            (f"ipv4/conf/{where}/{name}", value)
+            for where in ("all", "default", device)
+            for name, value in _IPV4
+        ]
+        # Kept before the first is set: the kernel hands a default on to the devices there are.
+        self._before += [(f"{BASE}/{name}", _read(f"{BASE}/{name}")) for name, _ in wanted]
+        for name, value in wanted:
+            _write(f"{BASE}/{name}", value)
         for where in ("default", device):
-            for name, value in (*_IPV6, ("disable_ipv6", b"0" if ipv6 else b"1")):
+            for name, value in (*_IPV6, *_IPV6_ON * ipv6):
                 try:
                     self._set(f"ipv6/conf/{where}/{name}", value)
                 except FileNotFoundError:
@@ -52,14 +61,20 @@ class Sysctls:
         """All as it was, the last first."""
         while self._before:
             path, value = self._before[-1]
-            with open(path, "wb", buffering=0) as file:
-                file.write(value)
+            _write(path, value)
             self._before.pop()
 
     def _set(self, name: str, value: bytes) -> None:
         path = f"{BASE}/{name}"
-        with open(path, "rb", buffering=0) as file:
-            before = file.read(64)
-        with open(path, "wb", buffering=0) as file:
-            file.write(value)
-        self._before.append((path, before))
+        self._before.append((path, _read(path)))
+        _write(path, value)
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        return file.read(64)
+
+
+def _write(path: str, value: bytes) -> None:
+    with open(path, "wb", buffering=0) as file:
+        file.write(value)

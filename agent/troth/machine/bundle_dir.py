@@ -97,7 +97,9 @@ def _policy(path: Path) -> tuple[bool, InstanceRules | None, bool]:
     kind = top.reader("handover").text("kind", allowed=("switch", "supervise"))
     rules = top.raw("instance")
     found = None if rules is None else _rules(top.reader("instance"))
-    return kind == "supervise", found, top.raw("network") is not None
+    # A bundle of an older troth does not know the key.
+    network = top.has("network") and top.raw("network") is not None
+    return kind == "supervise", found, network
 
 
 def _rules(reader: strict.Reader) -> InstanceRules:
