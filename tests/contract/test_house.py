@@ -25,7 +25,7 @@ VARIABLES |= {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"}
 #: PID 1's last line, and the end of the machine that it leads to: nothing may escape them.
 LAST_LINE = (PACKAGE / "boot" / "init.py", PACKAGE / "boot" / "fail.py")
 #: Heavy or foreign libraries and the one door to each.
-DOORS: dict[str, str] = {"cryptography": "signing", "tpm2_pytss": "registers"}
+DOORS = {"cryptography": ("signing", "ciphers"), "tpm2_pytss": ("registers",)}
 
 
 def tree(path):
@@ -142,7 +142,7 @@ def test_one_door_for_each_library():
                 if top in ("troth", "troth_baked"):
                     continue
                 assert top in DOORS, f"{place(path, node)}: {top} has no door"
-                assert path.parent.name == DOORS[top], f"{place(path, node)}: not the door of {top}"
+                assert path.parent.name in DOORS[top], f"{place(path, node)}: not the door of {top}"
 
 
 def test_data_rooms_are_reached_by_links():
