@@ -27,8 +27,10 @@ from made_luks2 import (
     written,
 )
 from troth.abi import luks2
+from troth.documents import luks2_json
 from troth.documents.volume_profile import VolumeProfile
 from troth.errors import FormatError, HostError
+from troth.record import replace
 from troth.volumes import (
     anti_forensic,
     bounded,
@@ -110,6 +112,13 @@ def test_the_same_random_bytes_make_the_same_volume():
     assert first.copy.metadata == second.copy.metadata
 
 
+def test_the_format_is_fixed():
+    """The same random bytes make these bytes, with any version of troth."""
+    assert hashlib.sha256(written(b"\x01" * 32, seed=b"fixed").head).hexdigest() == (
+        "b1b90821929eae8af6e6256abacc6039ea171bb205f538c372186733b2b90427"
+    )
+
+
 def test_every_random_byte_is_asked_for_once():
     random = Random()
     luks2_write.new(profile(), b"x", random=random, data_offset_bytes=1 << 20)
@@ -171,12 +180,17 @@ def test_material_that_is_cut_off():
 @pytest.mark.parametrize("integrity", ["none", "hmac"])
 def test_a_volume_key_with_equal_halves_is_refused(integrity):
     key = bytes(32) * 2 + bytes(range(32)) * (integrity == "hmac")
-    wanted = profile(integrity=integrity)
-    made = luks2_write.new(
-        wanted, PASSPHRASE, random=Random(), data_offset_bytes=1 << 20, volume_key=key
-    )
+    wanted, good = profile(integrity=integrity), written(integrity=integrity)
     with pytest.raises(FormatError) as caught:
-        opened(made.head, wanted)
+        luks2_write.new(wanted, PASSPHRASE, random=Random(), volume_key=key)
+    assert caught.value.code == "luks2-volume-key-halves"
+    # Nobody makes one, so its parts are put together by hand.
+    slot, material = luks2_write._keyslot(key, PASSPHRASE, Random(), area_key_bytes=64)
+    parts = luks2_json.parse(luks2.parse(good.head).metadata)
+    parts = replace(parts, keyslots=(slot,), digests=(luks2_write._digest(key, Random()),))
+    area = packed(good.head, None, text=luks2_json.print_(parts))[:32768] + material
+    with pytest.raises(FormatError) as caught:
+        opened(area, wanted)
     assert caught.value.code == "luks2-volume-key-halves"
 
 
@@ -432,8 +446,6 @@ def test_what_cryptsetup_made_opens_here_or_is_refused(tmp_path, cryptsetup, opt
     assert opened(area, wanted) == dumped(cryptsetup, path)
     # A header that was read is printed with the same meaning, and cryptsetup takes it.
     first = luks2.parse(area)
-    from troth.documents import luks2_json
-
     ours = luks2_json.print_(luks2_json.parse(first.metadata))
     assert json.loads(ours) == json.loads(first.metadata)
 

@@ -19,6 +19,7 @@ from troth.volumes import anti_forensic, bounded, luks2_profile
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from troth.documents.luks2_metadata import Kdf
+    from troth.documents.volume_profile import VolumeProfile
     from troth.volumes.luks2_profile import Accepted
 
 TIMEOUT_S = 120.0
@@ -110,6 +111,16 @@ def unlock(
     )
 
 
+def require_halves(volume_key: bytes, profile: VolumeProfile) -> None:
+    """Refuse an XTS key with equal halves: ``FormatError`` ``luks2-volume-key-halves``.
+
+    Source: FIPS 140-3 implementation guidance, C.I: Rogaway's attack on equal keys.
+    """
+    half = (64 if profile.integrity == "hmac" else len(volume_key)) // 2
+    if "xts" in profile.encryption and volume_key[:half] == volume_key[half : 2 * half]:
+        raise FormatError("luks2-volume-key-halves", "both XTS halves of the volume key are equal")
+
+
 def table(accepted: Accepted) -> CryptTable:
     """The maps for the volume of ``accepted``: constants of its profile and judged numbers."""
     segment, profile = accepted.segment, accepted.profile
@@ -172,9 +183,7 @@ def _unlock(accepted: Accepted, area: bytes, passphrase: bytes) -> bytes:
     # No secret is compared: the digest is on the disk, and so is all that it is made of.
     if found != digest.digest:
         raise FormatError("luks2-key", "this key does not open the volume")
-    half = (64 if accepted.profile.integrity == "hmac" else slot.key_bytes) // 2
-    if "xts" in accepted.profile.encryption and volume_key[:half] == volume_key[half : 2 * half]:
-        raise FormatError("luks2-volume-key-halves", "both XTS halves of the volume key are equal")
+    require_halves(volume_key, accepted.profile)
     return volume_key
 
 

@@ -64,7 +64,7 @@ def new(
 
     ``random``: n -> n random bytes; ``volume_key``: random where none is given. Raises
     ``FormatError``: ``luks2-new`` where a value has no place in a volume that the profile
-    accepts, and those of ``troth.abi.luks2.pack``.
+    accepts, ``luks2-volume-key-halves``, and those of ``troth.abi.luks2.pack``.
     """
     key_bytes = profile.volume_key_bytes
     if not profile.uuid:
@@ -74,6 +74,7 @@ def new(
             "luks2-new", f"the volume key has {len(volume_key)} bytes, {key_bytes} are needed"
         )
     key = volume_key or random(key_bytes)
+    luks2_open.require_halves(key, profile)
     slot, material = _keyslot(key, passphrase, random, area_key_bytes=profile.keyslot_key_bytes)
     metadata = luks2_json.print_(
         Metadata(
