@@ -29,6 +29,7 @@ from troth.documents import (
     reference_values_json,
     statement,
     toml_source,
+    volume_profile_file,
 )
 from troth.documents import lock as lock_document
 from troth.documents import policy as policy_document
@@ -40,6 +41,7 @@ from troth.machine import console, outcome
 from troth.measure import pcr, register
 from troth.measure.boot_events import boot_events
 from troth.measure.workload import Entry, tree_digest
+from troth.volumes import luks2_reasons
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCS = REPOSITORY / "docs"
@@ -235,6 +237,23 @@ def test_boot_stalls_speaks_of_known_codes_only():
     for word in first_column(page("boot-stalls.md")):
         if CODE.match(word):
             assert word in documented, word
+
+
+# --- docs/volumes.md ------------------------------------------------------------------------
+
+
+def test_every_refusal_of_a_volume_is_described_with_its_reason():
+    rows = {}
+    for line in section(page("volumes.md"), "## What is refused, and why").splitlines():
+        if line.startswith("| `"):
+            code, _accepted, reason = line.strip("| ").split(" | ")
+            rows[code.strip("`")] = reason
+    assert rows == luks2_reasons.WHY
+
+
+def test_profiles_of_volumes_are_described():
+    described = first_column(section(page("formats.md"), "## Volume profile"))
+    assert described == {"schema", *volume_profile_file.FIELDS}
 
 
 # --- docs/manifest.md -----------------------------------------------------------------------

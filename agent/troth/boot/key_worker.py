@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from troth.boot.key_sources.sources import KeySource
     from troth.documents.policy import Policy
     from troth.documents.policy_keys import Broker, Encrypted
-    from troth.volumes.headerless import Opened
+    from troth.volumes.opened import Opened
     from troth.volumes.release import Release
 
 _PR_SET_DUMPABLE = 4

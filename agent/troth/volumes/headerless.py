@@ -21,15 +21,16 @@ from troth.abi.volume_record import DATA_OFFSET_BYTES, HEAD_BYTES, RECORD_BYTES,
 from troth.documents.policy_keys import AES_GCM, FORMAT, UNAUTHENTICATED
 from troth.errors import FormatError
 from troth.record import record
-from troth.volumes import crypt, keys, mkfs
+from troth.volumes import crypt, filling, keys
 from troth.volumes.crypt import Place
+from troth.volumes.opened import Opened
 from troth.volumes.release import FORMATTING, IN_USE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from troth.documents.policy_keys import Encrypted
     from troth.linux.block import Disk
-    from troth.linux.dm import Control, Map
+    from troth.linux.dm import Control
     from troth.volumes.release import Release
 
 _SECTOR_BYTES = 512
@@ -41,19 +42,6 @@ class Current:
     """``record``: the one to open by; None for a volume that is to be formatted."""
 
     record: VolumeRecord | None
-
-
-@record
-class Opened:
-    """A readable volume: its ``map``, the ``key`` in it, and the record written in this boot.
-
-    ``generation``, ``digest``: of that record, 0 and "" where none was written.
-    """
-
-    map: Map
-    key: bytes
-    generation: int = 0
-    digest: str = ""
 
 
 def place_of(volume: Encrypted, disk: Disk, *, mode: str = crypt.JOURNALED) -> Place:
@@ -176,7 +164,7 @@ def ephemeral(control: Control, volume: Encrypted, disk: Disk, released: Release
     """A volume for this boot alone: no record, and no journal, since no reboot will need one."""
     place = place_of(volume, disk, mode=crypt.DIRECT)
     key = data_key(volume, released)
-    return Opened(_fill(control, volume, place, key)[0], key)
+    return Opened(filling.fill(control, place, volume, key)[0], key)
 
 
 def data_key(volume: Encrypted, released: Release) -> bytes:
@@ -195,30 +183,11 @@ def _key(volume: Encrypted, released: Release, role: str) -> bytes:
 
 def _format(control: Control, volume: Encrypted, place: Place, released: Release) -> Opened:
     """The record comes last, so a format that was cut off leaves a disk without one."""
-    _write(place.disk, 0, bytes(HEAD_BYTES))
+    filling.write(place.disk, 0, bytes(HEAD_BYTES))
     key = data_key(volume, released)
-    made, sectors = _fill(control, volume, place, key)
+    made, sectors = filling.fill(control, place, volume, key)
     number, digest = _write_record(volume, place, released, sectors=sectors)
     return Opened(made, key, number, digest)
-
-
-def _fill(control: Control, volume: Encrypted, place: Place, key: bytes) -> tuple[Map, int]:
-    """A map over fresh data with an empty file system on it, and its sectors."""
-    least = OFFSET_SECTORS + mkfs.LEAST_BYTES // _SECTOR_BYTES
-    if place.disk.sectors < least:
-        raise FormatError(
-            "volume-small", f"{volume.name}: {place.disk.sectors} sectors, at least {least} needed"
-        )
-    if place.cipher.tag_bytes:
-        sectors = crypt.make_integrity(control, place)
-    else:
-        sectors = crypt.plain_sectors(place)
-    made = crypt.open_(control, place, sectors=sectors, key=key)
-    if place.cipher.tag_bytes:
-        # A sector that was never written has no tag, and cannot be read.
-        mkfs.zero(made.node, sectors * _SECTOR_BYTES)
-    mkfs.make(made.node, volume.file_system, uuid=volume.uuid)
-    return made, sectors
 
 
 def _write_record(
@@ -236,15 +205,5 @@ def _write_record(
         nonce=os.urandom(volume_record.NONCE_BYTES),
     )
     data = volume_record.pack(value, _key(volume, released, keys.RECORD))
-    _write(place.disk, volume_record.slot(number) * RECORD_BYTES, data)
+    filling.write(place.disk, volume_record.slot(number) * RECORD_BYTES, data)
     return number, sha256(data).hexdigest()
-
-
-def _write(disk: Disk, offset: int, data: bytes) -> None:
-    fd = os.open(disk.node, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        if os.pwrite(fd, data, offset) != len(data):
-            raise FormatError("volume-small", f"{disk.name} ends before byte {offset + len(data)}")
-        os.fsync(fd)
-    finally:
-        os.close(fd)

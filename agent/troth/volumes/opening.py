@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from troth.documents.policy_keys import Encrypted
     from troth.linux.block import Disk
     from troth.linux.dm import Control
-    from troth.volumes.headerless import Opened
+    from troth.volumes.opened import Opened
     from troth.volumes.release import Release
 
 LUKS2_VOLUME = "troth.volumes.luks2_volume"
