@@ -137,8 +137,9 @@ def open_(control: Control, place: Place, *, sectors: int, key: bytes) -> Map:
             targets=(target,),
             readonly=place.readonly,
         )
-        number, offset = control.number(below), 0
     try:
+        if below is not None:
+            number, offset = control.number(below), 0
         return _crypt(control, place, sectors=sectors, key=key, below=number, offset=offset)
     except (OSError, FormatError):
         if below is not None:
@@ -180,9 +181,16 @@ def _crypt(
         text = " ".join((cipher.text, words, "0", below, str(offset), *tail))
         target = dm.Target(0, sectors, "crypt", text)
         made = control.create(place.name, uuid=uuid, targets=(target,), readonly=place.readonly)
-    found = control.table(place.name)
-    if found != (target,):
+    try:
+        _compare(control, place.name, target)
+    except (OSError, FormatError):
         control.remove(place.name)
-        shown = found[0].text if found else "nothing"
-        raise FormatError("volume-map", f"the kernel made {shown!r}, asked was {text!r}")
+        raise
     return made
+
+
+def _compare(control: Control, name: str, asked: dm.Target) -> None:
+    found = control.table(name)
+    if found != (asked,):
+        shown = found[0].text if found else "nothing"
+        raise FormatError("volume-map", f"the kernel made {shown!r}, asked was {asked.text!r}")
