@@ -233,7 +233,7 @@ def test_keys_that_nothing_can_be_encrypted_to(broker):
         nonce = guest.auth()
         body = {
             "init-data": None,
-            "runtime-data": {"nonce": nonce, "tee-pubkey": guest.jwk | {"x": made.b64url(bytes(32))}},
+            "runtime-data": {"nonce": nonce, "tee-pubkey": guest.jwk | {"x": "A" * 43}},
             "tee-evidence": {"primary_evidence": {}, "additional_evidence": ""},
         }  # fmt: skip
         assert guest.ask("POST", "/kbs/v0/attest", body)[0] == 401

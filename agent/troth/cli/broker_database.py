@@ -29,7 +29,7 @@ def now() -> int:
 
 @contextlib.contextmanager
 def opened(
-    name: str, *, passphrase_file: str | None = None, sealed: bool = True
+    name: str, *, passphrase_file: str | None = None, needs_keys: bool = True
 ) -> Iterator[Store]:
     """The database in the directory ``name``; ``needs_keys``: whether secrets go in or out.
 

@@ -134,8 +134,8 @@ class Server:
             sock.close()
             return
         writer = asyncio.StreamWriter(transport, protocol, reader, loop)
-        # An answer is written when all of it went out.
-        transport.set_write_buffer_limits(high=0)
+        # An answer is written when all of it went out. (Zero would never let a writer go on.)
+        transport.set_write_buffer_limits(high=1, low=0)
         told = writer.get_extra_info("ssl_object")
         peer = Peer(address, told.getpeercert(binary_form=True))
         try:

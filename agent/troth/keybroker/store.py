@@ -225,6 +225,9 @@ def create(folder: Path, kind: str, *, passphrase: bytes | None = None) -> Store
     path = folder / FILE_NAME
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(folder, error) from None
+    try:
         # The rights come before the content; SQLite gives its own files the same.
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
     except FileExistsError:
