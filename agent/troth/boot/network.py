@@ -50,7 +50,7 @@ def run(state: State) -> None:
     end_ns = time.monotonic_ns() + rules.timeout_s * 1_000_000_000
     worker = Worker(state, (sys.executable, "-ISB", "-c", _PROGRAM, str(end_ns)))
     state.network = worker
-    words = worker.hear(end_ns / 1e9 + _GRACE_S - time.monotonic(), late="network-timeout")
+    words = worker.hear(end_ns / 1e9 + _GRACE_S - time.monotonic(), code="network-timeout")
     if words[:1] != ["up"]:
         raise Refusal("network-worker", "its process said neither up nor refused")
     state.say(f"troth: network {' '.join(words[1:])}")
@@ -71,8 +71,8 @@ class Worker:
         os.close(hears)
         os.close(says)
 
-    def hear(self, timeout_s: float, *, late: str) -> list[str]:
-        """The words of the next line; ``late``: the code where it takes longer.
+    def hear(self, timeout_s: float, *, code: str) -> list[str]:
+        """The words of the next line; ``code``: the code where it takes longer.
 
         Raises ``Refusal``: what the process refuses for, ``network-worker`` where it
         ended or said something else.
@@ -84,7 +84,7 @@ class Worker:
         while not found.endswith(b"\n"):
             left_s = end_s - time.monotonic()
             if left_s <= 0 or not poll.poll(int(left_s * 1000) + 1):
-                raise Refusal(late, "the process that has the network said nothing in time")
+                raise Refusal(code, "the process that has the network said nothing in time")
             part = os.read(self._said, _LINE_BYTES)
             found += part
             if not part or len(found) > _LINE_BYTES:
@@ -103,7 +103,7 @@ class Worker:
             return
         self._open = False
         os.close(self._tells)
-        if self.hear(_DOWN_S, late="network-down") != ["down"]:
+        if self.hear(_DOWN_S, code="network-down") != ["down"]:
             raise Refusal("network-worker", "its process did not say that all is down")
         os.close(self._said)
         os.kill(self._pid, signals.KILL)
