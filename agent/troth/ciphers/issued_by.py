@@ -2,9 +2,9 @@
 """Whether a certificate was issued by one of a few that are known.
 
 Serves a guest that knows its broker by the broker's issuer, and the one that
-gets an identity from it. The issuer itself must be known: certificates that the
-other side sends along are not looked at, so nothing unknown is ever parsed as
-an authority. Must never use the clock alone, which is the host's: whoever calls
+gets an identity from it. The issuer itself must be known: certificates that a
+server sends along are not looked at, so nothing unknown is ever parsed as an
+authority. Must never use the clock alone, which is the host's: whoever calls
 says at which time validity is judged. Expiry and revocation cannot be enforced.
 
 Source: RFC 5280, section 6, as ``cryptography.x509.verification`` does it;
@@ -14,23 +14,32 @@ SPIFFE X509-SVID, sections 2 and 4.
 from __future__ import annotations
 
 import ipaddress
+import warnings
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509 import verification
 
 from troth.errors import FormatError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-_UNREADABLE = (
+#: What the library raises about bytes that are no certificate, or not of these.
+_REFUSED = (
     ValueError,
+    TypeError,
     UnsupportedAlgorithm,
+    CryptographyDeprecationWarning,
+    verification.VerificationError,
     x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.InvalidVersion,
     x509.UnsupportedGeneralNameType,
 )
 
@@ -42,18 +51,15 @@ def check_server(
 
     All DER; ``at``: unix seconds. ``FormatError``: ``certificate-issuer``.
     """
-    leaf = _read(certificate)
-    if not server_name or server_name.rstrip(".") != server_name or _is_address(server_name):
+    if not server_name or server_name.endswith(".") or _is_address(server_name):
         raise _refused(f"{server_name!r} is no DNS name")
-    # A wildcard is a name of many servers, of which one may be another's.
-    names = _names(leaf, x509.DNSName)
-    if server_name not in names:
-        raise _refused(f"the certificate does not carry the name {server_name}")
-    verifier = _builder(issuers, at).build_server_verifier(x509.DNSName(server_name))
-    try:
+    with _reading():
+        leaf = x509.load_der_x509_certificate(certificate)
+        # A wildcard is a name of many servers, of which one may be another's.
+        if server_name not in _names(leaf, x509.DNSName):
+            raise _refused(f"the certificate does not carry the name {server_name}")
+        verifier = _builder(issuers, at, depth=0).build_server_verifier(x509.DNSName(server_name))
         verifier.verify(leaf, [])
-    except verification.VerificationError as error:
-        raise _refused(str(error)) from None
 
 
 def check_identity(
@@ -63,56 +69,56 @@ def check_identity(
 
     ``between``: certificates that may stand between it and an issuer.
     """
-    leaf = _read(certificate)
-    verifier = _builder(issuers, at, depth=len(between)).build_client_verifier()
-    try:
-        verifier.verify(leaf, [_read(item) for item in between])
-    except verification.VerificationError as error:
-        raise _refused(str(error)) from None
+    with _reading():
+        leaf = x509.load_der_x509_certificate(certificate)
+        verifier = _builder(issuers, at, depth=len(between)).build_client_verifier()
+        verifier.verify(leaf, [x509.load_der_x509_certificate(item) for item in between])
     return identity_of(certificate)
 
 
 def identity_of(certificate: bytes) -> str:
     """What ``certificate`` says to be, believed by nobody yet. Raises as ``check_identity``."""
-    found = _names(_read(certificate), x509.UniformResourceIdentifier)
+    with _reading():
+        leaf = x509.load_der_x509_certificate(certificate)
+        found = _names(leaf, x509.UniformResourceIdentifier)
     if len(found) != 1 or not found[0].startswith("spiffe://"):
         raise _refused(f"the certificate has {len(found)} URIs, or none of SPIFFE")
     return found[0]
 
 
 def public_key(certificate: bytes) -> bytes:
-    """The SubjectPublicKeyInfo of ``certificate``, both DER."""
-    try:
-        key = _read(certificate).public_key()
-    except _UNREADABLE as error:
-        raise _refused(f"a certificate with an odd key: {error}") from None
-    return key.public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    """The SubjectPublicKeyInfo of ``certificate``, both DER. Raises as ``check_identity``."""
+    with _reading():
+        key = x509.load_der_x509_certificate(certificate).public_key()
+        return key.public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
 
 
-def _builder(issuers: Sequence[bytes], at: int, *, depth: int = 0) -> verification.PolicyBuilder:
+@contextmanager
+def _reading() -> Iterator[None]:
+    """The library's errors as ours; what it only warns of is refused too."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CryptographyDeprecationWarning)
+        try:
+            yield
+        except _REFUSED as error:
+            raise _refused(str(error) or type(error).__name__) from None
+
+
+def _builder(issuers: Sequence[bytes], at: int, *, depth: int) -> verification.PolicyBuilder:
     if not issuers:
         raise _refused("no issuer is known")
-    store = verification.Store([_read(item) for item in issuers])
+    store = verification.Store([x509.load_der_x509_certificate(item) for item in issuers])
+    # The library takes times in UTC without saying so.
     moment = datetime.fromtimestamp(at, UTC).replace(tzinfo=None)
     return verification.PolicyBuilder().store(store).time(moment).max_chain_depth(depth)
-
-
-def _read(certificate: bytes) -> x509.Certificate:
-    try:
-        return x509.load_der_x509_certificate(certificate)
-    except ValueError as error:
-        raise _refused(f"no certificate in DER: {error}") from None
 
 
 def _names(
     leaf: x509.Certificate, kind: type[x509.DNSName | x509.UniformResourceIdentifier]
 ) -> list[str]:
-    try:
-        found = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except (*_UNREADABLE, x509.ExtensionNotFound):
-        raise _refused("a certificate without names of today's form") from None
+    found = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     return [str(item) for item in found.value.get_values_for_type(kind)]
 
 
