@@ -10,12 +10,13 @@ import errno
 import struct
 from hashlib import sha256
 
+from troth.volumes.released import IN_USE, Released
+
 from troth.abi import volume_record
 from troth.documents.policy_keys import Broker, Encrypted
 from troth.linux.dm import Map
 from troth.record import record, replace
 from troth.volumes import keys
-from troth.volumes.released import IN_USE, Released
 
 UUID = "1b4e28ba-2fa1-11d2-883f-0016d3cca427"
 OTHER_UUID = "1b4e28ba-2fa1-11d2-883f-0016d3cca428"

@@ -9,6 +9,7 @@ import os
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from troth.volumes.released import FORMATTING, UNSTATED
 
 from made_volumes import (
     OTHER_UUID,
@@ -28,7 +29,6 @@ from troth.errors import FormatError
 from troth.linux import syscalls
 from troth.record import replace
 from troth.volumes import headerless, mkfs, opening
-from troth.volumes.released import FORMATTING, UNSTATED
 
 RECORD_BYTES = volume_record.RECORD_BYTES
 BLANK = bytes(2 * RECORD_BYTES)

@@ -193,7 +193,8 @@ class HttpsClient:
 
         def ask() -> None:
             try:
-                answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                # As bytes: text would go through a codec that no image carries.
+                answers = socket.getaddrinfo(host.encode(), port, type=socket.SOCK_STREAM)
                 found.extend((int(item[0]), (str(item[4][0]), port)) for item in answers)
             except (OSError, UnicodeError):
                 found.clear()

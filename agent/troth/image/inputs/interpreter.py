@@ -37,7 +37,8 @@ print(next((p for p in sys.path if p.endswith("lib-dynload")), ""))
 """
 
 # First the search path, then modules the build itself makes: empty ones stand in for them. Then
-# packages of others, lines of "name=directory", whose own __init__ is not run. Each argument
+# packages of others, lines of "name=directory", whose own __init__ is not run, or "name=file" of
+# a compiled module. Each argument
 # after these is "name", "?name" (an import the source guards) or
 # "name:attribute" (``from name import attribute``). One line per module that the argument brought:
 # argument index, name, kind, origin. Whatever start-up itself loaded has index -1.
@@ -46,14 +47,29 @@ import sys
 sys.path.append(sys.argv[1])
 for name in filter(None, sys.argv[2].split(",")):
     sys.modules[name] = type(sys)(name)
+compiled = {}
 for line in filter(None, sys.argv[3].split("\n")):
     name, _, place = line.partition("=")
+    if place.endswith(".so"):
+        compiled[name] = place
+        continue
     sys.modules[name] = type(sys)(name)
     sys.modules[name].__path__ = [place]
+external = sys.modules["_frozen_importlib_external"]
+class Compiled:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        place = compiled.get(name)
+        return place and external.spec_from_file_location(name, place)
+sys.meta_path.append(Compiled)
 seen = set()
 def tell(index):
     for name, module in sorted(sys.modules.items()):
         spec = getattr(module, "__spec__", None)
+        above = sys.modules.get(name.rpartition(".")[0])
+        if spec is None and hasattr(above, "__path__"):
+            # Some modules put an object of their own into their place.
+            spec = external.PathFinder.find_spec(name, above.__path__)
         if name in seen or name == "__main__" or spec is None:
             continue
         seen.add(name)
@@ -190,7 +206,7 @@ def trace(
     Words: "module", "?module" (may be missing), "module:attribute". ``made``:
     modules that do not exist yet because the build makes them; importing one
     gives an empty module and they are not in the answer. ``packages``: directories of
-    other packages, each a namespace here. Raises ``BuildError``
+    other packages, each a namespace here, or files of compiled modules. Raises ``BuildError``
     ``python-import`` with the interpreter's last line.
     """
     argv: list[str | Path] = [

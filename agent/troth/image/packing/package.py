@@ -22,13 +22,18 @@ if TYPE_CHECKING:
 
 
 def of_profiles(profiles: Sequence[Profile]) -> dict[str, Path]:
-    """The directories of the ``packages`` of all ``profiles``, by name. Raises as ``find``."""
+    """The places of the ``packages`` of all ``profiles``, by name. Raises as ``find``."""
     return {name: find(name) for profile in profiles for name in profile.packages}
 
 
 def find(name: str) -> Path:
-    """The directory of the package ``name``; ``BuildError`` ``package-missing``."""
+    """The directory of the package ``name``, or the file of that compiled module.
+
+    Raises ``BuildError`` ``package-missing``.
+    """
     spec = PathFinder.find_spec(name)
+    if spec is not None and (spec.origin or "").endswith(".so"):
+        return Path(spec.origin or "").resolve()
     if spec is None or not spec.submodule_search_locations:
         raise BuildError(
             "package-missing",

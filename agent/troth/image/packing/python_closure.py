@@ -147,15 +147,33 @@ def _closure(
 
 def _place(interpreter: Interpreter, packages: Mapping[str, Path], item: Loaded) -> str:
     origin = Path(item.origin)
+    own = packages.get(item.name.partition(".")[0])
+    if item.kind == "extension" and own is not None:
+        if own != origin and not origin.is_relative_to(own):
+            raise _foreign(item)
+        check_compiled(item.name, origin, interpreter)
+        return os.fspath(origin.relative_to(own.parent))
     if item.kind == "extension":
         if origin.parent != interpreter.dynload or ".so" not in origin.suffixes:
             raise _foreign(item)
         return f"lib-dynload/{origin.name}"
-    own = packages.get(item.name.partition(".")[0])
     base = interpreter.stdlib if own is None else own.parent
     if not origin.is_relative_to(own or base) or "site-packages" in origin.relative_to(base).parts:
         raise _foreign(item)
     return os.fspath(origin.relative_to(base).with_suffix(".pyc"))
+
+
+def check_compiled(name: str, origin: Path, interpreter: Interpreter) -> None:
+    """Refuse what another interpreter's module is: ``BuildError`` ``extension-version``."""
+    suffix = origin.name.removeprefix(name.rpartition(".")[2])
+    tag = interpreter.version.replace(".", "")
+    if suffix != ".abi3.so" and not suffix.startswith(f".cpython-{tag}-"):
+        raise BuildError(
+            "extension-version",
+            f"{name} is not compiled for Python {interpreter.version}",
+            where=str(origin),
+            hint="run troth by the interpreter that the image packs: /usr/bin/python3 -m venv",
+        )
 
 
 def _foreign(item: Loaded) -> BuildError:
