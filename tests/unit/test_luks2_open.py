@@ -253,6 +253,30 @@ def test_bounded_gives_back_results_and_refusals():
         run(refuses)
     assert caught.value.code == "luks2-key"
 
+    def lacks():
+        raise HostError("argon2-missing", "ä" * 9999)
+
+    with pytest.raises(HostError) as lacking:
+        run(lacks)
+    assert lacking.value.code == "argon2-missing"
+    assert len(lacking.value.message) > 4000
+
+
+def test_argon2_in_memory():
+    """OpenSSL's allocations are bounded as Python's are; what is asked for beyond is refused."""
+
+    def derive(memory_kib):
+        from troth.ciphers import argon2
+
+        return argon2.derive(
+            "argon2id", b"x", bytes(16), time=1, memory_kib=memory_kib, lanes=1, length_bytes=8
+        )
+
+    assert len(run(lambda: derive(32 << 10))) == 8
+    with pytest.raises(HostError) as caught:
+        run(lambda: derive(512 << 10))
+    assert caught.value.code == "bounded-memory"
+
 
 def test_bounded_in_memory():
     with pytest.raises(HostError) as caught:

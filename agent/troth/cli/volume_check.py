@@ -100,8 +100,7 @@ def _judge(area: bytes, profile: VolumeProfile) -> tuple[list[Check], Accepted |
         try:
             found.append(next(steps))
         except StopIteration as end:
-            passed = all(item.passed for item in found)
-            return found, end.value if passed else None
+            return found, end.value
 
 
 def _opens(accepted: Accepted, area: bytes, options: Options) -> bool:

@@ -81,22 +81,32 @@ def require(area: bytes, profile: VolumeProfile, *, memory_bytes: int) -> Accept
         try:
             check = next(steps)
         except StopIteration as end:
-            accepted: Accepted | None = end.value
-            if accepted is None:
-                # All checks passed, so there is one of everything; else this module is wrong.
-                raise FormatError("luks2-primary", "the header was not judged whole") from None
+            accepted: Accepted = end.value  # not None, because every check passed
             return accepted
         if not check.passed:
             raise FormatError(check.code, f"expected {check.expected}; seen: {check.observed}")
 
 
 def checks(area: bytes, profile: VolumeProfile, *, memory_bytes: int) -> Checks:
-    """Every check of the header in ``area``, in order; returns ``Accepted`` where all passed.
+    """Every check of the header in ``area``, in order; returns ``Accepted`` if all passed.
 
     ``area``: the first ``AREA_BYTES`` of the volume, read once; ``memory_bytes``: of this
     machine, half of which a key derivation may take. Ends early where nothing is left
     to look at.
     """
+    steps = _steps(area, profile, memory_bytes)
+    passed = True
+    while True:
+        try:
+            check = next(steps)
+        except StopIteration as end:
+            return end.value if passed else None
+        passed = passed and check.passed
+        yield check
+
+
+def _steps(area: bytes, profile: VolumeProfile, memory_bytes: int) -> Checks:
+    """All checks; what it returns is worth something only where all passed."""
     places = luks2.pair(area)
     yield _whole("luks2-primary", places[0], "the primary header")
     yield _whole("luks2-secondary", places[1], "the secondary header")
