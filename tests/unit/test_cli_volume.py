@@ -17,7 +17,7 @@ from troth.documents import volume_profile_file
 from troth.documents.volume_profile import VolumeProfile
 from troth.errors import FormatError, UsageError
 from troth.record import replace
-from troth.volumes import header_area, keys, luks2_image, luks2_open, luks2_profile
+from troth.volumes import header_area, keys, luks2_image, luks2_open, luks2_profile, luks2_rules
 from troth.volumes.luks2_reasons import WHY
 
 SOURCE = bytes(range(100, 132))
@@ -225,7 +225,7 @@ def test_what_is_not_blank_is_left_alone(capsys, tmp_path, key):
     assert path.read_bytes() == old
     assert run(capsys, *words, "--overwrite")[0] == 0
     new = path.read_bytes()
-    end = 32768 + luks2_profile.area_size(96)
+    end = 32768 + luks2_rules.area_size(96)
     assert not any(new[end : (16 << 20) + 4096]), "old key material, or an old superblock"
     assert new[(16 << 20) + 4096 :] == old[(16 << 20) + 4096 :]
 

@@ -21,7 +21,8 @@ from troth.volumes import header_area, luks2_open, luks2_profile
 from troth.volumes.luks2_reasons import WHY
 
 if TYPE_CHECKING:
-    from troth.volumes.luks2_profile import Accepted, Check
+    from troth.volumes.luks2_profile import Accepted
+    from troth.volumes.luks2_rules import Check
 
 SCHEMA = "troth-volume-check-v1"
 
