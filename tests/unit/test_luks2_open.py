@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 
 import pytest
@@ -320,6 +321,27 @@ def test_a_header_that_is_slow_is_killed():
     with pytest.raises(HostError) as caught:
         opened(packed(written().head, tree), timeout_s=0.3)
     assert caught.value.code == "bounded-timeout"
+
+
+def test_what_a_guest_imports_is_little():
+    """A worker judges and opens with this much; json brings re and enum, cryptography the rest."""
+    code = (
+        "import sys; sys.path[:0] = sys.argv[1:];"
+        "from troth.volumes import keys, luks2_open, luks2_profile;"
+        "print(*sys.modules)"
+    )
+    paths = [path for path in sys.path if path]
+    done = subprocess.run(
+        [sys.executable, "-ISB", "-c", code, *paths], capture_output=True, text=True, check=True
+    )
+    found = set(done.stdout.split())
+    heavy = {
+        "argparse", "cryptography", "dataclasses", "hashlib", "hmac", "inspect", "logging",
+        "pathlib", "signal", "ssl", "subprocess", "tempfile", "typing", "uuid",
+        "troth.volumes.luks2_reasons", "troth.volumes.luks2_write",
+    }  # fmt: skip
+    assert not found & heavy
+    assert "troth.volumes.luks2_open" in found
 
 
 # --- keys -------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ def check(options: Options) -> int:
     code = refused[0].code if refused else "luks2-key" if opened is False else ""
     tree: dict[str, object] = {
         "schema": SCHEMA,
-        "volume": options.header,
+        "volume": volume_key.printable(options.header),
         "uuid": copy.header.uuid if copy is not None else "",
         "profile": profile.text,
         "verdict": "refused" if code else "accepted",
