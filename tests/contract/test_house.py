@@ -25,7 +25,10 @@ VARIABLES |= {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"}
 #: PID 1's last line, and the end of the machine that it leads to: nothing may escape them.
 LAST_LINE = (PACKAGE / "boot" / "init.py", PACKAGE / "boot" / "fail.py")
 #: Heavy or foreign libraries and the one door to each.
-DOORS = {"cryptography": ("signing", "ciphers"), "tpm2_pytss": ("registers",)}
+DOORS: dict[str, tuple[str, ...]] = {
+    "cryptography": ("signing", "ciphers"),
+    "tpm2_pytss": ("registers",),
+}
 
 
 def tree(path):

@@ -113,6 +113,11 @@ def test_the_same_random_bytes_make_the_same_volume():
     assert first.copy.metadata == second.copy.metadata
 
 
+def test_no_key_is_shown():
+    made = written()
+    assert repr(made) == f"Written({UUID}, luks2/none/4096)"
+
+
 def test_the_format_is_fixed():
     """The same random bytes make these bytes, with any version of troth."""
     assert hashlib.sha256(written(b"\x01" * 32, seed=b"fixed").head).hexdigest() == (

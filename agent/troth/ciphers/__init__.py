@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The door to cryptography for code that also runs in a guest; one algorithm a module."""
+"""Encryption for code that also runs in a guest: the door to ``cryptography`` there."""

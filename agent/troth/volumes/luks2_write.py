@@ -50,6 +50,9 @@ class Written:
     accepted: Accepted
     table: CryptTable
 
+    def __repr__(self) -> str:
+        return f"Written({self.accepted.header.uuid}, {self.accepted.profile.text})"
+
 
 def new(
     profile: VolumeProfile,
