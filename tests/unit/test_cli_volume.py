@@ -17,7 +17,7 @@ from troth.documents import volume_profile_file
 from troth.documents.volume_profile import VolumeProfile
 from troth.errors import FormatError, UsageError
 from troth.record import replace
-from troth.volumes import header_area, keys, luks2_image, luks2_open, luks2_profile
+from troth.volumes import header_area, keys, luks2_image, luks2_open, luks2_profile, luks2_rules
 from troth.volumes.luks2_reasons import WHY
 
 SOURCE = bytes(range(100, 132))
@@ -171,6 +171,19 @@ def test_what_cannot_be_read(capsys, tmp_path, key):
     assert run(capsys, "volume", "check", path, "--raw-key")[0] == 2
 
 
+def test_names_and_words_that_are_no_text(capsys, tmp_path, key):
+    path = os.fsdecode(os.fsencode(str(tmp_path)) + b"/v\xff")
+    words = ("volume", "format", path, "--key-file", key, "--size", "20M")
+    assert run(capsys, *words, "--json")[0] == 0
+    assert checked(capsys, path, "--key-file", key)[1]["volume"].endswith("/v\\udcff")
+    tree = metadata(written(integrity="hmac").head)
+    tree["segments"]["0"]["encryption"] = "\ud800"
+    header = tmp_path / "header"
+    header.write_bytes(packed(written(integrity="hmac").head, tree))
+    assert checked(capsys, header)[1]["code"] == "luks2-json"
+    assert run(capsys, "volume", "check", header)[0] == 1
+
+
 @pytest.mark.vectors
 @pytest.mark.parametrize(
     ("name", "fields"),
@@ -225,7 +238,7 @@ def test_what_is_not_blank_is_left_alone(capsys, tmp_path, key):
     assert path.read_bytes() == old
     assert run(capsys, *words, "--overwrite")[0] == 0
     new = path.read_bytes()
-    end = 32768 + luks2_profile.area_size(96)
+    end = 32768 + luks2_rules.area_size(96)
     assert not any(new[end : (16 << 20) + 4096]), "old key material, or an old superblock"
     assert new[(16 << 20) + 4096 :] == old[(16 << 20) + 4096 :]
 
@@ -323,6 +336,35 @@ def test_cryptsetup_opens_a_volume_with_a_raw_key(capsys, tmp_path, key):
         capsys, path, "--key-file", key, "--raw-key",
         "--profile", profile_file(tmp_path, integrity="none"),
     )[0] == 0  # fmt: skip
+
+
+@pytest.mark.root
+def test_a_block_device(capsys, tmp_path, key):
+    """Made on it, refused where it is not blank, and where something holds it."""
+    if os.geteuid() or not shutil.which("losetup"):
+        pytest.skip("needs root and losetup")
+    image = tmp_path / "disk"
+    image.touch()
+    os.truncate(image, 32 << 20)
+    done = subprocess.run(
+        ["losetup", "--find", "--show", str(image)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"no loop device: {done.stderr.strip()}")
+    device = done.stdout.strip()
+    words = ("volume", "format", device, "--key-file", key)
+    try:
+        assert run(capsys, *words)[0] == 0
+        assert checked(capsys, device, "--key-file", key)[0] == 0
+        assert "[volume-occupied]" in run(capsys, *words)[2]
+        held = os.open(device, os.O_RDWR | os.O_EXCL)
+        try:
+            assert "[volume-target]" in run(capsys, *words, "--overwrite")[2]
+        finally:
+            os.close(held)
+        assert run(capsys, *words, "--overwrite")[0] == 0
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)
 
 
 # --- profiles in files ------------------------------------------------------------------------

@@ -170,6 +170,16 @@ def test_base64_is_strict(text):
     assert caught.value.code == "luks2-json"
 
 
+@pytest.mark.parametrize("text", ["\ud800", "x\udfff", "\udc80\ud800"])
+def test_half_a_surrogate_pair_is_no_text(text):
+    """Python reads it; nothing could print it, nor a refusal that quotes it."""
+    for path in (("segments", "0", "encryption"), ("tokens", text), ("config", text)):
+        with pytest.raises(FormatError) as caught:
+            luks2_json.parse(changed(path, text))
+        assert caught.value.code == "luks2-json"
+        caught.value.message.encode()
+
+
 def test_a_key_twice():
     text = json.dumps(GOOD).replace('"iv_tweak": "0"', '"iv_tweak": "0", "iv_tweak": "8"').encode()
     with pytest.raises(FormatError) as caught:
@@ -177,10 +187,10 @@ def test_a_key_twice():
     assert (caught.value.code, caught.value.where) == ("luks2-json-duplicate", "/dev/vda")
 
 
-@pytest.mark.parametrize("depth", [2000, 200_000])
+@pytest.mark.parametrize("depth", [100, 700, 900, 980, 2000, 200_000])
 def test_depth_is_bounded(depth):
     with pytest.raises(FormatError) as caught:
-        luks2_json.parse(b'{"keyslots":' * depth)
+        luks2_json.parse(b'{"keyslots":' * depth + b"1" + b"}" * depth)
     assert caught.value.code == "luks2-json"
 
 

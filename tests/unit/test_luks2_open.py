@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 
 import pytest
@@ -110,6 +111,11 @@ def test_the_same_random_bytes_make_the_same_volume():
     first, second = luks2.pair(written().head)
     assert first.copy.header.salt != second.copy.header.salt
     assert first.copy.metadata == second.copy.metadata
+
+
+def test_no_key_is_shown():
+    made = written()
+    assert repr(made) == f"Written({UUID}, luks2/none/4096)"
 
 
 def test_the_format_is_fixed():
@@ -253,6 +259,30 @@ def test_bounded_gives_back_results_and_refusals():
         run(refuses)
     assert caught.value.code == "luks2-key"
 
+    def lacks():
+        raise HostError("argon2-missing", "ä" * 9999)
+
+    with pytest.raises(HostError) as lacking:
+        run(lacks)
+    assert lacking.value.code == "argon2-missing"
+    assert len(lacking.value.message) > 4000
+
+
+def test_argon2_in_memory():
+    """OpenSSL's allocations are bounded as Python's are; what is asked for beyond is refused."""
+
+    def derive(memory_kib):
+        from troth.ciphers import argon2
+
+        return argon2.derive(
+            "argon2id", b"x", bytes(16), time=1, memory_kib=memory_kib, lanes=1, length_bytes=8
+        )
+
+    assert len(run(lambda: derive(32 << 10))) == 8
+    with pytest.raises(HostError) as caught:
+        run(lambda: derive(512 << 10))
+    assert caught.value.code == "bounded-memory"
+
 
 def test_bounded_in_memory():
     with pytest.raises(HostError) as caught:
@@ -296,6 +326,27 @@ def test_a_header_that_is_slow_is_killed():
     with pytest.raises(HostError) as caught:
         opened(packed(written().head, tree), timeout_s=0.3)
     assert caught.value.code == "bounded-timeout"
+
+
+def test_what_a_guest_imports_is_little():
+    """A worker judges and opens with this much; json brings re and enum, cryptography the rest."""
+    code = (
+        "import sys; sys.path[:0] = sys.argv[1:];"
+        "from troth.volumes import keys, luks2_open, luks2_profile;"
+        "print(*sys.modules)"
+    )
+    paths = [path for path in sys.path if path]
+    done = subprocess.run(
+        [sys.executable, "-ISB", "-c", code, *paths], capture_output=True, text=True, check=True
+    )
+    found = set(done.stdout.split())
+    heavy = {
+        "argparse", "cryptography", "dataclasses", "hashlib", "hmac", "inspect", "logging",
+        "pathlib", "signal", "ssl", "subprocess", "tempfile", "typing", "uuid",
+        "troth.volumes.luks2_reasons", "troth.volumes.luks2_write",
+    }  # fmt: skip
+    assert not found & heavy
+    assert "troth.volumes.luks2_open" in found
 
 
 # --- keys -------------------------------------------------------------------------------------

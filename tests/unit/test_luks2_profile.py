@@ -200,9 +200,23 @@ RULES = [
 ]
 
 
+def judged(area):
+    steps = luks2_profile.checks(area, profile(), memory_bytes=MEMORY_BYTES)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def test_only_what_passed_everything_can_be_opened():
+    assert judged(AREA) == luks2_profile.require(AREA, profile(), memory_bytes=MEMORY_BYTES)
+
+
 @pytest.mark.parametrize(("change", "codes"), RULES)
 def test_each_rule_alone(change, codes):
     area = turned(change)
+    assert judged(area) is None
     assert refused(area) == codes.split()
     with pytest.raises(FormatError) as caught:
         luks2_profile.require(area, profile(), memory_bytes=MEMORY_BYTES)

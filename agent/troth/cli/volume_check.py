@@ -21,7 +21,8 @@ from troth.volumes import header_area, luks2_open, luks2_profile
 from troth.volumes.luks2_reasons import WHY
 
 if TYPE_CHECKING:
-    from troth.volumes.luks2_profile import Accepted, Check
+    from troth.volumes.luks2_profile import Accepted
+    from troth.volumes.luks2_rules import Check
 
 SCHEMA = "troth-volume-check-v1"
 
@@ -55,7 +56,7 @@ def check(options: Options) -> int:
     code = refused[0].code if refused else "luks2-key" if opened is False else ""
     tree: dict[str, object] = {
         "schema": SCHEMA,
-        "volume": options.header,
+        "volume": volume_key.printable(options.header),
         "uuid": copy.header.uuid if copy is not None else "",
         "profile": profile.text,
         "verdict": "refused" if code else "accepted",
@@ -100,8 +101,7 @@ def _judge(area: bytes, profile: VolumeProfile) -> tuple[list[Check], Accepted |
         try:
             found.append(next(steps))
         except StopIteration as end:
-            passed = all(item.passed for item in found)
-            return found, end.value if passed else None
+            return found, end.value
 
 
 def _opens(accepted: Accepted, area: bytes, options: Options) -> bool:

@@ -103,7 +103,7 @@ def _print(options: Options, written: Written, size_bytes: int) -> None:
     profile = written.accepted.profile
     found: dict[str, object] = {
         "schema": "troth-volume-format-v1",
-        "device": options.device,
+        "device": volume_key.printable(options.device),
         "format": options.format,
         "uuid": profile.uuid,
         "profile": profile.text,

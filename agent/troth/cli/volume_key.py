@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The key file of the verbs of ``troth volume``. Must hold no verb, and print no key."""
+"""What the verbs of ``troth volume`` share: the key file. Must hold no verb, and print no key."""
 
 from __future__ import annotations
 
@@ -41,3 +41,8 @@ def passphrase(name: str, *, raw: bool, uuid: str, profile: str) -> bytes:
             hint="openssl rand -out FILE 32 makes one; --raw-key takes the bytes as a passphrase",
         )
     return keys.passphrase(found, uuid=uuid, profile=profile)
+
+
+def printable(name: str) -> str:
+    """A path for output, where it may have bytes that are no text."""
+    return name.encode("utf-8", "backslashreplace").decode()

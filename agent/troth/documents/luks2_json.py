@@ -41,7 +41,14 @@ def parse(data: bytes, *, where: str = "") -> Metadata:
     object, ``luks2-json`` where it is not JSON of this form.
     """
     try:
-        return _Walk().run(strict.parse(data, limit_bytes=LIMIT_BYTES))
+        tree = strict.parse(data, limit_bytes=LIMIT_BYTES)
+        # What cannot be printed, such as half a surrogate pair, cannot be told in a refusal.
+        strict.canonical(tree)
+        return _Walk().run(tree)
+    except (UnicodeEncodeError, RecursionError) as error:
+        raise FormatError(
+            "luks2-json", f"not JSON that can be printed: {error}", where=where
+        ) from None
     except FormatError as error:
         twice = error.code == "json-duplicate"
         raise FormatError(

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 LIMIT_BYTES = 4096
 """The longest result: no more than a pipe takes at once."""
 
-_DONE, _REFUSED, _NO_MEMORY = 0, 80, 81
+_DONE, _REFUSED, _LACKING, _NO_MEMORY = range(4)
 
 
 def run(work: Callable[[], bytes], *, memory_bytes: int, timeout_s: float) -> bytes:
     """What ``work`` returns, in a child with ``memory_bytes`` more than this process has.
 
-    A ``FormatError`` that ``work`` raises is raised here, without its place. Raises
+    A ``FormatError`` or ``HostError`` of ``work`` is raised here, code and sentence. Raises
     ``HostError``: ``bounded-memory``, ``bounded-timeout``, ``bounded-ended`` where the child
     ended in another way, ``bounded-start``.
     """
@@ -64,9 +64,9 @@ def run(work: Callable[[], bytes], *, memory_bytes: int, timeout_s: float) -> by
     kind = data[0] if data else -1
     if kind == _DONE:
         return data[1:]
-    if kind == _REFUSED:
+    if kind in (_REFUSED, _LACKING):
         code, _, message = data[1:].decode().partition("\n")
-        raise FormatError(code, message)
+        raise (FormatError if kind == _REFUSED else HostError)(code, message)
     if kind == _NO_MEMORY:
         raise HostError(
             "bounded-memory",
@@ -85,8 +85,10 @@ def _child(work: Callable[[], bytes], says: int, limit_bytes: int, timeout_s: fl
         seconds = int(timeout_s) + 2
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
         said = bytes((_DONE,)) + work()
-    except FormatError as error:
-        said = bytes((_REFUSED,)) + f"{error.code}\n{error.message}".encode()[: LIMIT_BYTES - 1]
+    except (FormatError, HostError) as error:
+        kind = _REFUSED if isinstance(error, FormatError) else _LACKING
+        said = bytes((kind,)) + f"{error.code}\n{error.message}".encode("ascii", "replace")
+        said = said[:LIMIT_BYTES]
     except MemoryError:
         said = bytes((_NO_MEMORY,))
     finally:

@@ -25,13 +25,13 @@ def read(reader: Reader, *, size_bytes: int = AREA_BYTES) -> bytes:
     ``reader``: (offset, size) -> bytes, empty at the end; ``OSError`` is its own. It is
     called for the rest where it gave less than was asked for.
     """
-    area = b""
+    area = bytearray()
     while len(area) < size_bytes:
         part = reader(len(area), size_bytes - len(area))
         if not part:
             break
         area += part[: size_bytes - len(area)]
-    return area
+    return bytes(area)
 
 
 def read_file(path: str) -> bytes:

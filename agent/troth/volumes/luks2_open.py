@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from troth.errors import FormatError
 from troth.record import record
-from troth.volumes import anti_forensic, bounded, luks2_profile
+from troth.volumes import anti_forensic, bounded, luks2_rules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def _unlock(accepted: Accepted, area: bytes, passphrase: bytes) -> bytes:
         digest.salt,
         hash_name=digest.hash,
         iterations=digest.iterations,
-        length_bytes=luks2_profile.DIGEST_BYTES,
+        length_bytes=luks2_rules.DIGEST_BYTES,
     )
     # No secret is compared: the digest is on the disk, and so is all that it is made of.
     if found != digest.digest:

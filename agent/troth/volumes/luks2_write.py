@@ -17,7 +17,7 @@ from troth.documents import luks2_json
 from troth.documents.luks2_metadata import Digest, Integrity, Kdf, Keyslot, Metadata, Segment
 from troth.errors import FormatError
 from troth.record import record
-from troth.volumes import anti_forensic, luks2_open, luks2_profile
+from troth.volumes import anti_forensic, luks2_open, luks2_profile, luks2_rules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 DATA_OFFSET_BYTES = 16 << 20
 """Where cryptsetup puts data; 1 MiB is the other choice, for small volumes."""
-ITERATIONS = luks2_profile.MIN_ITERATIONS
+ITERATIONS = luks2_rules.MIN_ITERATIONS
 
 _HASH = "sha256"
 
@@ -49,6 +49,9 @@ class Written:
     volume_key: bytearray
     accepted: Accepted
     table: CryptTable
+
+    def __repr__(self) -> str:
+        return f"Written({self.accepted.header.uuid}, {self.accepted.profile.text})"
 
 
 def new(
@@ -82,14 +85,14 @@ def new(
             segments=(_segment(profile, data_offset_bytes),),
             digests=(_digest(key, random),),
             tokens=(),
-            json_bytes=luks2_profile.HEADER_BYTES - luks2.BINARY_BYTES,
-            keyslots_bytes=data_offset_bytes - 2 * luks2_profile.HEADER_BYTES,
+            json_bytes=luks2_rules.HEADER_BYTES - luks2.BINARY_BYTES,
+            keyslots_bytes=data_offset_bytes - 2 * luks2_rules.HEADER_BYTES,
         )
     )
     head = b""
     for secondary in (False, True):
         header = luks2.Header(
-            size_bytes=luks2_profile.HEADER_BYTES,
+            size_bytes=luks2_rules.HEADER_BYTES,
             seqid=1,
             uuid=profile.uuid,
             salt=random(luks2.SALT_BYTES),
@@ -117,19 +120,19 @@ def _keyslot(
 ) -> tuple[Keyslot, bytes]:
     from troth.ciphers import pbkdf2, xts
 
-    area_bytes = luks2_profile.area_size(len(key))
-    salt = random(luks2_profile.SALT_BYTES)
+    area_bytes = luks2_rules.area_size(len(key))
+    salt = random(luks2_rules.SALT_BYTES)
     slot = Keyslot(
         name="0",
         kind="luks2",
         key_bytes=len(key),
         af_kind="luks1",
-        af_stripes=luks2_profile.STRIPES,
+        af_stripes=luks2_rules.STRIPES,
         af_hash=_HASH,
         area_kind="raw",
-        area_offset_bytes=2 * luks2_profile.HEADER_BYTES,
+        area_offset_bytes=2 * luks2_rules.HEADER_BYTES,
         area_size_bytes=area_bytes,
-        area_encryption=luks2_profile.KEYSLOT_ENCRYPTION,
+        area_encryption=luks2_rules.KEYSLOT_ENCRYPTION,
         area_key_bytes=area_key_bytes,
         kdf=Kdf("pbkdf2", salt, hash=_HASH, iterations=ITERATIONS),
     )
@@ -140,7 +143,7 @@ def _keyslot(
         iterations=ITERATIONS,
         length_bytes=area_key_bytes,
     )
-    blocks = anti_forensic.split(key, stripes=luks2_profile.STRIPES, random=random)
+    blocks = anti_forensic.split(key, stripes=luks2_rules.STRIPES, random=random)
     # Random up to the area's end, so that its size says nothing about what is in it.
     return slot, xts.encrypt(area_key, blocks + random(area_bytes - len(blocks)))
 
@@ -161,7 +164,7 @@ def _segment(profile: VolumeProfile, offset_bytes: int) -> Segment:
 def _digest(key: bytes, random: Callable[[int], bytes]) -> Digest:
     from troth.ciphers import pbkdf2
 
-    salt = random(luks2_profile.SALT_BYTES)
+    salt = random(luks2_rules.SALT_BYTES)
     return Digest(
         name="0",
         kind="pbkdf2",
@@ -175,6 +178,6 @@ def _digest(key: bytes, random: Callable[[int], bytes]) -> Digest:
             salt,
             hash_name=_HASH,
             iterations=ITERATIONS,
-            length_bytes=luks2_profile.DIGEST_BYTES,
+            length_bytes=luks2_rules.DIGEST_BYTES,
         ),
     )
