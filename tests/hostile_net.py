@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The other end of a guest's network cable: Ethernet frames in and out, nothing of troth in it.
 
-It answers ARP for every address, and DHCP as a script says; to all else it is
-silent. Every frame that came is kept, for what a guest did not send counts too.
+It answers ARP for every address, DNS with one address for every name, and DHCP as a
+script says; to all else it is silent. Every frame that came is kept, for what a guest
+did not send counts too.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import threading
 SERVER_HARDWARE = bytes.fromhex("525400fefefe")
 SERVER = "192.0.2.1"
 GUEST = "192.0.2.10"
+NAMED = "192.0.2.99"
 ARP, IPV4, IPV6 = 0x0806, 0x0800, 0x86DD
 DISCOVER, OFFER, REQUEST, ACK, NAK = 1, 2, 3, 5, 6
 
@@ -74,13 +76,20 @@ def _sum(data):
     return total ^ 0xFFFF
 
 
-def datagram(payload, *, source=SERVER, ports=(67, 68)):
+def datagram(payload, *, source=SERVER, target="255.255.255.255", ports=(67, 68)):
     """The IPv4 packet, its UDP checksum left out as RFC 768 allows."""
     head = struct.pack(
-        ">BBHHHBBH4s4s", 0x45, 0, 28 + len(payload), 0, 0, 64, 17, 0, ip(source), b"\xff" * 4
+        ">BBHHHBBH4s4s", 0x45, 0, 28 + len(payload), 0, 0, 64, 17, 0, ip(source), ip(target)
     )
     head = head[:10] + struct.pack(">H", _sum(head)) + head[12:]
     return head + struct.pack(">HHHH", *ports, 8 + len(payload), 0) + payload
+
+
+def named(question):
+    """The answer to a DNS question for an address: ``NAMED`` (RFC 1035, section 4.1)."""
+    end = question.index(b"\0", 12) + 5
+    answer = b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 60, 4) + ip(NAMED)
+    return question[:2] + b"\x81\x80\0\1\0\1\0\0\0\0" + question[12:end] + answer
 
 
 class Net:
@@ -138,6 +147,11 @@ class Net:
             for message in self.script(question):
                 packet = message if message[:1] == b"\x45" else datagram(message)
                 yield b"\xff" * 6 + SERVER_HARDWARE + struct.pack(">H", IPV4) + packet
+        if kind == IPV4 and frame[23] == 17 and frame[36:38] == struct.pack(">H", 53):
+            (port,) = struct.unpack(">H", frame[34:36])
+            server, guest = socket.inet_ntoa(frame[30:34]), socket.inet_ntoa(frame[26:30])
+            packet = datagram(named(frame[42:]), source=server, target=guest, ports=(53, port))
+            yield source + SERVER_HARDWARE + frame[12:14] + packet
 
 
 def on_sockets(script, ours, theirs):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import struct
 
 import pytest
@@ -94,6 +95,66 @@ def test_a_server_with_more_to_say(forge, boot, token, tmp_path):
     assert wire.questions == [net.DISCOVER, net.REQUEST]
     assert {frame[12:14].hex() for frame in wire.frames} == {_IPV4}
     assert len(wire.frames) == 2
+
+
+#: A later stage, in the place of the real one: it uses the network, says what it found, and ends
+#: the boot.
+_USER = """
+import _socket
+from troth.errors import Refusal
+
+def tried(address, port):
+    with_socket = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
+    try:
+        with_socket.sendto(b"hello", (address, port))
+    except OSError as error:
+        return error.errno
+    finally:
+        with_socket.close()
+    return 0
+
+def run(state):
+    (found,) = _socket.getaddrinfo(b"broker.example", 443, _socket.AF_INET, _socket.SOCK_DGRAM)
+    state.say(f"@@ named {found[4][0]}")
+    for address in ("192.0.2.66", "198.51.100.66", "169.254.169.254", "169.254.0.1"):
+        state.say(f"@@ to {address} {tried(address, 4)}")
+    for name in ("route", "if_inet6", "udp", "tcp", "tcp6", "raw"):
+        with open(f"/proc/net/{name}") as file:
+            state.say(f"@@ lines {name} {len(file.readlines())}")
+    raise Refusal("seen-enough", "the test is over")
+"""
+
+
+def test_a_later_stage_has_it(boot, token, variant, tmp_path):
+    """Names are resolved, packets go through the router, but to no metadata service."""
+    bundle = variant("network")
+    bundle.replace_module("troth.boot.verity", _USER)
+    more = net.option(3, net.ip(net.SERVER)), net.option(6, net.ip("192.0.2.53"))
+    with cable(tmp_path, net.good(*more)) as (options, wire):
+        found = boot(bundle, *options)
+    check_refused(found, token, "seen-enough", stage="verity")
+    assert f"@@ named {net.NAMED}" in found.console
+    sent = {net.socket.inet_ntoa(frame[30:34]) for frame in wire.of_type(net.IPV4)}
+    assert sent == {"255.255.255.255", "192.0.2.53", "192.0.2.66", "198.51.100.66"}
+    assert "@@ to 192.0.2.66 0" in found.console
+    assert "@@ to 198.51.100.66 0" in found.console
+    for address in ("169.254.169.254", "169.254.0.1"):
+        assert re.search(rf"@@ to {address} [1-9]", found.console)
+    # Heads of tables, and three routes: nobody listens, and there is no IPv6.
+    lines = dict(re.findall(r"@@ lines (\w+) (\d+)", found.console))
+    assert lines == {"route": "4", "if_inet6": "0", "udp": "1", "tcp": "1", "tcp6": "1", "raw": "1"}
+    assert not wire.of_type(net.IPV6)
+
+
+def test_dhcp_on_the_older_kernel(boot, token, variant, tmp_path):
+    bundle = variant("network-static")
+    empty = {"method": "dhcp", "address": "", "router": "", "dns": []}
+    bundle.rebake(lambda tree: tree["network"].update(empty))
+    with cable(tmp_path, net.good()) as (options, wire):
+        found = boot(bundle, *options)
+    check_good(found, token)
+    assert wire.questions == [net.DISCOVER, net.REQUEST]
+    check_nothing_left(found)
 
 
 def test_static(forge, boot, token, tmp_path):

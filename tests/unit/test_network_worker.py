@@ -222,10 +222,12 @@ def tap():
     return fd, link.Link(NAME, device["ifindex"], hardware, device["mtu"])
 
 
-def scene(rules, script, folder):
+def scene(rules, script, folder, mtu):
     """In a child: before, up, after; what the wire saw."""
     network_worker._RESOLVERS = f"{folder}/etc/resolv.conf"
     fd, device = tap()
+    link.set_mtu(NAME, mtu)
+    device = replace(device, mtu=mtu)
     network_worker.find = lambda _end_ns: device
     stages = [seen(network_worker._RESOLVERS)]
     with net.on_tap(script, fd) as wire:
@@ -238,12 +240,12 @@ def scene(rules, script, folder):
     return {"stages": stages, "questions": wire.questions, "frames": kinds}
 
 
-def in_a_namespace(rules, script, tmp_path):
+def in_a_namespace(rules, script, tmp_path, *, mtu=1500):
     said, says = os.pipe()
     child = os.fork()
     if not child:
         try:
-            os.write(says, json.dumps(scene(rules, script, tmp_path)).encode())
+            os.write(says, json.dumps(scene(rules, script, tmp_path, mtu)).encode())
         finally:
             os._exit(0)
     os.close(says)
@@ -314,6 +316,15 @@ def test_static_and_down(tmp_path):
     assert ["unicast", "default", "192.0.2.1", []] in up["routes"]
     assert up["resolvers"].startswith("nameserver 192.0.2.53\n")
     assert found["questions"] == []
+    check_down(found)
+
+
+@pytest.mark.root
+@NEEDS_ROOT
+@pytest.mark.parametrize(("own", "taken"), [(9000, 1500), (1500, 1500), (1400, 1400), (576, 1280)])
+def test_the_devices_own_size_of_frames_is_bounded(tmp_path, own, taken):
+    found = in_a_namespace(STATIC, net.silent, tmp_path, mtu=own)
+    assert [stage["mtu"] for stage in found["stages"]] == [own, taken, own]
     check_down(found)
 
 

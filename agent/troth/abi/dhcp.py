@@ -23,6 +23,7 @@ OFFER, ACK, NAK = "offer", "ack", "nak"
 MAX_BYTES = 1472
 """Of one message: a frame of 1500 bytes without the headers of IPv4 and UDP."""
 LEAST_MTU, MOST_MTU = 1280, 1500
+"""Bytes of the frames that a boot sends, whoever says so."""
 MAX_DNS = 3
 _LEAST_PREFIX = 8
 

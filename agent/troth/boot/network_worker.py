@@ -15,6 +15,7 @@ import os
 import time
 
 import troth_baked
+from troth.abi import dhcp
 from troth.boot import network_lease
 from troth.boot.network_routes import Routes, family
 from troth.boot.network_sysctls import Sysctls
@@ -41,7 +42,7 @@ class Settings:
     """What the device gets.
 
     ``address``: bare, with ``prefix`` beside it; ``router``: "" for none; ``mtu``: 0
-    for the device's own.
+    for the device's own, within 1280 to 1500.
     """
 
     address: str
@@ -69,8 +70,10 @@ class Connection:
         self._routes.deny(ipv6=self._rules.ipv6)
         link.up(device.name)
         settings = self._settings(device, end_ns)
-        if settings.mtu:
-            link.set_mtu(device.name, settings.mtu)
+        # The device's own size of frames is the host's word as well.
+        mtu = settings.mtu or min(max(device.mtu, dhcp.LEAST_MTU), dhcp.MOST_MTU)
+        if mtu != device.mtu:
+            link.set_mtu(device.name, mtu)
         self._routes.add_address(device.index, settings.address, settings.prefix)
         if settings.router:
             alone = settings.prefix == (128 if _IPV6 in settings.address else 32)
