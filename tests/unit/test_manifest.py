@@ -528,20 +528,10 @@ def test_networks_that_are_refused(text, code, line):
     assert (error.code, error.where) == (code, f"/src/troth.toml:{line}")
 
 
-ENCRYPTED = (
-    '[[volume]]\nname="data"\nformat="headerless"\nmount="/var/lib/app"\n'
-    'key="kbs:///default/disk-key/data"\n'
-)
-
-
 @pytest.mark.parametrize(
     "text",
     [
         BASE + 'vtpm_kind = "svsm"\n',
-        BASE + ENCRYPTED,
-        BASE + ENCRYPTED + 'integrity = "aes-gcm"\ndevice = "serial:data"\n',
-        BASE + ENCRYPTED.replace("headerless", "luks2"),
-        BASE.replace("[handover]", 'overlay = "data"\n[handover]') + ENCRYPTED,
     ],
 )
 def test_keys_of_later_versions_are_known_and_refused(text):
@@ -549,12 +539,6 @@ def test_keys_of_later_versions_are_known_and_refused(text):
     assert error.code == "not-in-this-version"
     assert error.message.startswith("not in this version: needs ")
     assert error.exit_status == 2
-
-
-def test_encrypted_volumes_are_checked_before_they_are_refused():
-    assert refused(BASE + ENCRYPTED.replace("kbs:", "kbx:")).hint == 'did you mean "kbs:"?'
-    assert refused(BASE + ENCRYPTED + 'source = "x"\n').code == "manifest-conflict"
-    assert refused(BASE + ENCRYPTED + 'integrity = "no"\n').code == "manifest-value"
 
 
 def test_absent_file(tmp_path):

@@ -21,16 +21,16 @@ import sys
 import time
 
 from troth.documents import event_log, stages
-from troth.errors import Refusal, VeiledRefusal
+from troth.errors import VeiledRefusal
 from troth.linux import signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from troth.boot.state import State
-    from troth.documents.policy_keys import Encrypted
 
 #: Public codes, one for each thing that is not authenticated before.
 KEY_REFUSED, HEADER_REFUSED, VOLUME_REFUSED = "key-refused", "header-refused", "volume-refused"
+PUBLIC = (KEY_REFUSED, HEADER_REFUSED, VOLUME_REFUSED)
 
 _PROGRAM = f"from {stages.KEY_WORKER} import main; main()"
 _MOST_BYTES = 64 << 10
@@ -88,9 +88,11 @@ class KeyWorker:
             data += part
             if not part or len(data) > _MOST_BYTES:
                 break
+        if len(data) > _MOST_BYTES:
+            raise VeiledRefusal(public, "key-worker", "the key worker says too much")
         found = [item.split(" ") for item in data.decode("ascii", "replace").splitlines()]
         for words in found:
-            if words[0] == "refused" and len(words) == 4:
+            if words[0] == "refused" and len(words) == 4 and words[1] in PUBLIC:
                 raise VeiledRefusal(words[1], words[2], _text(words[3]))
         if not found or found.pop() != ["done"]:
             raise VeiledRefusal(public, "key-worker", "the key worker ended without a word")
@@ -115,20 +117,28 @@ def run(state: State) -> None:
         worker.tell(f"bank {bank}")
     worker.tell(f"deadline {state.deadline_ns}")
     answers = worker.ask("release", public=KEY_REFUSED, end_ns=state.deadline_ns)
-    names = [volume.name for volume in state.policy.encrypted]
-    if [words[1] for words in answers if words[0] == "released" and len(words) == 3] != names:
-        raise VeiledRefusal(KEY_REFUSED, "key-worker", "not every volume got its key")
+    check_answers(state, answers, word="released", size=3, public=KEY_REFUSED)
     for words in answers:
-        state.events.measure(event_log.KEY_RELEASE, bytes.fromhex(words[2]))
+        content = octets(words[2], public=KEY_REFUSED)
+        state.events.measure(event_log.KEY_RELEASE, content)
     state.events.confirm()
 
 
-def volume_of(state: State, name: str) -> Encrypted:
-    """The encrypted volume ``name`` of the policy."""
-    for volume in state.policy.encrypted:
-        if volume.name == name:
-            return volume
-    raise Refusal(VOLUME_REFUSED, f"the policy knows no volume {name}")
+def check_answers(
+    state: State, answers: list[list[str]], *, word: str, size: int, public: str
+) -> None:
+    """One line of ``size`` words for each volume, in the policy's order; ``VeiledRefusal``."""
+    wanted = [[word, volume.name] for volume in state.policy.encrypted]
+    if [words[:2] for words in answers] != wanted or any(len(words) != size for words in answers):
+        raise VeiledRefusal(public, "key-worker", f"not every volume was {word}")
+
+
+def octets(text: str, *, public: str) -> bytes:
+    """What ``text`` is the hex of; ``VeiledRefusal`` where it is none."""
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise VeiledRefusal(public, "key-worker", "the key worker's answer is no hex") from None
 
 
 def _text(encoded: str) -> str:

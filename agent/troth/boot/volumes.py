@@ -13,30 +13,41 @@ from troth.abi.hashes import BANKS
 from troth.boot import keys
 from troth.documents import event_log
 from troth.errors import VeiledRefusal
+from troth.linux.block import BASE
 from troth.linux.dm import Map
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from troth.boot.state import State
 
+#: Of a minor number of the device mapper, which has 20 bits.
+_MOST_DIGITS = 7
+
 
 def run(state: State) -> None:
-    """Fill ``state.maps``; ``Refusal`` ``header-refused`` or ``volume-refused`` (both veiled)."""
+    """Fill ``state.opened``; ``Refusal`` ``header-refused`` or ``volume-refused`` (both veiled)."""
     worker = state.key_worker
     if worker is None:
         raise RuntimeError("stage keys has left no worker")
     answers = worker.ask("open", public=keys.VOLUME_REFUSED, end_ns=state.deadline_ns)
     worker.end(state)
     state.key_worker = None
-    names = [volume.name for volume in state.policy.encrypted]
-    if [words[1] for words in answers if words[0] == "opened" and len(words) == 6] != names:
-        raise VeiledRefusal(keys.VOLUME_REFUSED, "key-worker", "not every volume was opened")
-    for _, name, map_name, minor, content, digests in answers:
-        volume = keys.volume_of(state, name)
+    keys.check_answers(state, answers, word="opened", size=6, public=keys.VOLUME_REFUSED)
+    for volume, words in zip(state.policy.encrypted, answers, strict=True):
+        _, name, map_name, minor, content, digests = words
+        if map_name != volume.map_name or not minor.isdecimal() or len(minor) > _MOST_DIGITS:
+            raise VeiledRefusal(keys.VOLUME_REFUSED, "key-worker", f"{name}: a map of another name")
         made = Map(name=map_name, minor=int(minor))
         _check(made, readonly=not volume.file_system)
         listed = tuple(_digest(part) for part in digests.split(","))
-        state.events.measure_keyed(event_log.VOLUME_KEY, bytes.fromhex(content), listed)
+        banks = tuple(bank for bank, _ in listed)
+        wanted = event_log.volume_key_content(map_name, volume.uuid)
+        if (
+            keys.octets(content, public=keys.VOLUME_REFUSED) != wanted
+            or banks != state.events.banks
+        ):
+            raise VeiledRefusal(keys.VOLUME_REFUSED, "key-worker", f"{name}: another event")
+        state.events.measure_keyed(event_log.VOLUME_KEY, wanted, listed)
         state.opened[name] = made
     state.events.confirm()
     if state.network is not None:
@@ -45,17 +56,23 @@ def run(state: State) -> None:
 
 def _digest(part: str) -> tuple[str, bytes]:
     bank, _, value = part.partition("=")
-    found = bytes.fromhex(value)
+    found = keys.octets(value, public=keys.VOLUME_REFUSED)
     if bank not in BANKS or len(found) != BANKS[bank][1]:
         raise VeiledRefusal(keys.VOLUME_REFUSED, "key-worker", "a digest of no bank")
     return bank, found
 
 
 def _check(made: Map, *, readonly: bool) -> None:
-    place = f"/sys/block/dm-{made.minor}"
-    with open(f"{place}/dm/name", "rb", buffering=0) as file:
-        name = file.read(256).decode("ascii", "replace").strip()
-    with open(f"{place}/ro", "rb", buffering=0) as file:
-        closed = file.read(2).strip() == b"1"
-    if name != made.name or closed != readonly:
+    try:
+        name = _read(f"{BASE}/dm-{made.minor}/dm/name")
+        closed = _read(f"{BASE}/dm-{made.minor}/ro")
+    except OSError as error:
+        sentence = f"dm-{made.minor}: {error.strerror}"
+        raise VeiledRefusal(keys.VOLUME_REFUSED, "volume-map", sentence) from None
+    if name != made.name or (closed == "1") != readonly:
         raise VeiledRefusal(keys.VOLUME_REFUSED, "volume-map", f"dm-{made.minor} is {name!r}")
+
+
+def _read(path: str) -> str:
+    with open(path, "rb", buffering=0) as file:
+        return file.read(256).decode("ascii", "replace").strip()

@@ -191,7 +191,7 @@ def parse(data: bytes, path: Path) -> Manifest:
         encrypted=tuple(item.volume for item in sealed),
         brokers=tuple(one for _table, one in brokers),
         key_files=tuple(
-            (item.uri.name, item.key_file) for item in sealed if item.key_file is not None
+            {item.uri.name: item.key_file for item in sealed if item.key_file is not None}.items()
         ),
         source=source,
         sha256=hashlib.sha256(data).hexdigest(),

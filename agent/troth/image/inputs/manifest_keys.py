@@ -234,7 +234,11 @@ def _authority(table: Table, path: Path) -> str:
     found = _CERTIFICATE.findall(text)
     if len(found) != 1:
         raise table.fail("ca", f"{path} holds {len(found)} PEM certificates, not one")
-    return base64.b64encode(base64.b64decode("".join(found[0].split()))).decode()
+    try:
+        data = base64.b64decode("".join(found[0].split()), validate=True)
+    except ValueError as error:
+        raise table.fail("ca", f"{path} is no PEM: {error}") from None
+    return base64.b64encode(data).decode()
 
 
 def _check_identity(table: Table, found: Broker) -> None:
@@ -284,7 +288,14 @@ def check_together(
                 hint=f'[instance] brokers = ["{one.name}"], or addresses = ["HOST:PORT"]',
             )
     ids: dict[str, str] = {}
+    files: dict[str, Path | None] = {}
     for item in sealed:
+        if files.setdefault(item.uri.name, item.key_file) != item.key_file:
+            raise item.table.fail(
+                "key_file",
+                f"is another file than {item.volume.key} has elsewhere",
+                code="manifest-conflict",
+            )
         other = ids.setdefault(item.volume.uuid, item.volume.name)
         if other != item.volume.name:
             raise item.table.fail("uuid", f"is that of {other!r}", code="manifest-conflict")
