@@ -318,6 +318,30 @@ def test_requests_are_what_the_protocol_says():
     }  # fmt: skip
 
 
+def test_nothing_of_the_environment_counts(monkeypatch, tmp_path):
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
+    with secure() as there:
+        assert ask(pinned(there))[0].status == 200
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_session_is_resumed():
+    resumed = []
+
+    def handle(connection):
+        resumed.append(connection.session_reused)
+        answering(answer(more="Connection: close\r\n"))(connection)
+
+    with secure(handle) as there:
+        asker = client(pinned(there))
+        for _ in range(3):
+            asker.request("GET", "/x")
+        asker.close()
+    assert resumed == [False] * 3
+
+
 # --- time -----------------------------------------------------------------------------------
 
 
