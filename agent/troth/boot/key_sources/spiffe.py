@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``spiffe:``: a key for whoever has an identity, which attestation gives.
+
+Serves ``sources``. The guest makes a key, has it certified in an attested
+session, and asks with that certificate (mutual TLS) for the key of a volume by
+its UUID; the answer is encrypted to the certified key. Must never use a
+certificate for another key than its own, nor with another identity than the URI
+says.
+
+Format: docs/formats.md, "Calls of the broker". Source: SPIFFE X509-SVID.
+"""
+
+from __future__ import annotations
+
+import time
+
+from troth.boot.key_sources import broker as brokers
+from troth.boot.key_sources import kbs, kbs_session, sources
+from troth.boot.key_sources.https import ClientIdentity, HttpsClient
+from troth.ciphers import certificate_request, issued_by
+from troth.ciphers.key_agreement import AgreementKey
+from troth.documents import broker_calls, jwe
+from troth.documents.broker_calls import Commit
+from troth.errors import FormatError, ProviderError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from troth.boot.key_sources.broker import Broker
+    from troth.boot.key_sources.kbs_session import KbsSession
+    from troth.boot.key_sources.sources import Release, Surroundings, Wanted
+    from troth.documents.key_uri import KeyUri
+
+
+class SpiffeIdentity:
+    """What this boot is called by one broker, and a connection that shows it."""
+
+    def __init__(self, session: KbsSession, key: AgreementKey, client: HttpsClient) -> None:
+        self.session = session
+        self._key = key
+        self._client = client
+
+    def ask(self, path: str, body: bytes) -> bytes:
+        """The body of a yes. ``ProviderError``: as ``KbsSession.resource``."""
+        answer = self._client.request("POST", path, body)
+        return self.session.accepted(answer, path).body
+
+    def open(self, body: bytes) -> bytes:
+        """What ``body``, a JWE, holds. ``FormatError``: ``jwe-*``, ``jwk-*``, ``json-*``."""
+        return self._key.open(jwe.parse(body, where=self.session.broker.name))
+
+    @property
+    def of_broker(self) -> str:
+        """Who answered last, public text."""
+        return self._client.identity
+
+    def close(self) -> None:
+        """End the connection."""
+        self._client.close()
+
+
+class SpiffeSource:
+    """The key of whatever volume is asked for, released to ``identity``."""
+
+    def __init__(self, identity: SpiffeIdentity) -> None:
+        self._identity = identity
+        self._volume = ""
+
+    def release(self, wanted: Wanted) -> Release:
+        """See ``sources.KeySource``: raises as ``KbsSource.release``."""
+        body = broker_calls.print_key_request(wanted.volume)
+        answer = self._identity.ask(broker_calls.KEY_PATH, body)
+        self._volume = wanted.volume
+        plaintext = self._identity.open(answer)
+        broker = self._identity.session.broker
+        return kbs.read(plaintext, wanted, broker=broker, identity=self._identity.of_broker)
+
+    def commit(self, generation: int, digest: str) -> None:
+        """See ``sources.KeySource``; the volume is that of ``release``."""
+        body = broker_calls.print_commit(Commit(generation, digest, self._volume))
+        answer = self._identity.ask(broker_calls.SPIFFE_COMMIT_PATH, body)
+        broker_calls.parse_nothing(answer)
+
+
+def make(uri: KeyUri, surroundings: Surroundings) -> SpiffeSource:
+    """The source for the identity that ``uri`` names; it is obtained here, once a broker.
+
+    Raises ``ProviderError``: ``broker-unknown``, ``broker-svid``, and as
+    ``KbsSession.issue``.
+    """
+    broker = sources.broker_of(uri, surroundings.brokers)
+    if broker.protocol != brokers.TROTH:
+        raise ProviderError(
+            "broker-unknown", f"broker {broker.name} gives no identities", hint="take kbs:"
+        )
+    found = surroundings.identities.get(str(uri))
+    if found is None:
+        found = _obtain(uri, broker, surroundings)
+        surroundings.identities[str(uri)] = found
+    return SpiffeSource(found)
+
+
+def _obtain(uri: KeyUri, broker: Broker, surroundings: Surroundings) -> SpiffeIdentity:
+    session = kbs_session.session_with(broker, surroundings)
+    key = AgreementKey()
+    private = key.private_key()
+    chain = session.issue(certificate_request.request(private))
+    try:
+        own = certificate_request.public_text(private)
+        check_svid(chain, uri, broker, own_key=own, now=int(time.time()))
+    except FormatError as error:
+        raise ProviderError(
+            "broker-svid",
+            f"broker {broker.name} gave a certificate that is not for this guest: {error.message}",
+        ) from None
+    shown = ClientIdentity(chain, certificate_request.private_text(private))
+    client = HttpsClient(broker, deadline_s=surroundings.deadline_s, own=shown)
+    return SpiffeIdentity(session, key, client)
+
+
+def check_svid(
+    chain: tuple[bytes, ...], uri: KeyUri, broker: Broker, *, own_key: bytes, now: int
+) -> None:
+    """Whether ``chain`` certifies ``own_key`` (SubjectPublicKeyInfo) as what ``uri`` says.
+
+    Its issuer is looked at where the policy knows issuers; where it knows the
+    broker's key, that the certificate came from there must do, and who is shown
+    it judges for itself. ``FormatError``: ``certificate-issuer``.
+    """
+    leaf, *between = chain
+    if issued_by.public_key(leaf) != own_key:
+        raise FormatError("certificate-issuer", "it is for another key")
+    if broker.ca:
+        known = brokers.issuers(broker)
+        # The issuer itself is mostly sent along; it is not between anything.
+        others = [item for item in between if item not in known]
+        at = max(now, broker.not_before)
+        found = issued_by.check_identity(leaf, known, at=at, between=others)
+    else:
+        found = issued_by.identity_of(leaf)
+    domain = f"spiffe://{uri.trust_domain}/"
+    if not (found == str(uri) if uri.path else found.startswith(domain)):
+        raise FormatError("certificate-issuer", f"it is for {found[:200]!r}, not {uri}")
