@@ -15,7 +15,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import made_broker as made
-
 from troth.attest import http
 from troth.documents import kbs
 from troth.errors import FormatError
