@@ -9,15 +9,11 @@ import subprocess
 import sys
 
 import pytest
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 import made_appraisal
 import made_broker as made
 import made_evidence
-import made_pki
-import made_report
 from made_broker import Guest
-from made_foreign import serde
 from made_platform import platform
 from troth.cli.main import main
 from troth.keybroker import store
@@ -225,7 +221,7 @@ def test_served_by_a_process_and_killed(place, capsys):
     add_class()
     assert add_volume() == 0
     policy = place / "policy.toml"
-    policy.write_text(POLICY.replace("ROOT", pki.root_sha256))
+    policy.write_text(made.platform_policy(pki))
     first = Serving(place, "--policy", "policy.toml", "--certs", "sim/certs")
     with made.Client(first.port) as client:
         guest = attested(client, pki)
@@ -260,37 +256,8 @@ def place_of(place, name):
 def attested(client, pki, *, key=None, report_id=b"\x08" * 32):
     guest = Guest(client, key=key, report_id=report_id)
     nonce = guest.auth()
-    status, answer = guest.attest(nonce, evidence(pki, guest.digest(nonce), report_id))
+    status, answer = guest.attest(
+        nonce, made.platform_evidence(pki, guest.digest(nonce), report_id)
+    )
     assert status == 200, answer
     return guest
-
-
-def evidence(pki, digest, report_id):
-    """kbs-snp evidence that the platform's own key signed."""
-    chip = pki.chip
-    fields = made.fields_of_report() | {
-        "report_data": digest.ljust(64, b"\0"), "report_id": report_id, "chip_id": chip.chip_id,
-        "cpuid_family": chip.family, "cpuid_model": chip.model, "cpuid_stepping": chip.stepping,
-        **{f"{name}_tcb": chip.tcb for name in ("reported", "current", "committed", "launch")},
-    }  # fmt: skip
-    key = load_pem_private_key(pki.vcek.key_pem, None)
-    return serde(made_pki.signed(made_report.report(**fields), key))
-
-
-POLICY = f"""\
-schema = "troth-verify-policy-v1"
-platform = "simulated"
-trusted_roots = ["ROOT"]
-[launch]
-vmpl = [0]
-host_data = "unused"
-[id_block]
-id_keys = [{{ digest = "{"06" * 48}", min_guest_svn = 5 }}]
-author_keys = [{{ digest = "{"07" * 48}", min_guest_svn = 6 }}]
-family_ids = ["{"01" * 16}"]
-image_ids = ["{"02" * 16}"]
-[required]
-tcb-reported = false
-tcb-committed = false
-tcb-launch = false
-"""
