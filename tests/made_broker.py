@@ -16,8 +16,12 @@ import time
 from contextlib import contextmanager
 from functools import cache
 
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
 import made_appraisal
 import made_evidence
+import made_pki
+import made_report
 from made_appraisal import with_line
 from made_foreign import serde
 from troth.ciphers.key_agreement import AgreementKey
@@ -198,6 +202,8 @@ class Client:
 
     def __init__(self, port, *, certificate=None, plain=False, timeout_s=LIMIT_S):
         sock = socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
+        # Else the first request waits for the other side's late word on the handshake's end.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if not plain:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname = False
@@ -349,3 +355,39 @@ def chain_of(pki):
         {"cert_type": kind, "data": list(der)}
         for kind, der in (("VCEK", pki.vek), ("ASK", pki.ca), ("ARK", pki.ark))
     ]
+
+
+# --- a simulated platform that lives now ------------------------------------------------------
+
+
+def platform_evidence(pki, digest, report_id):
+    """kbs-snp evidence that the key of ``pki``, a ``simulated.pki.Pki``, signed."""
+    chip = pki.chip
+    fields = fields_of_report() | {
+        "report_data": digest.ljust(64, b"\0"), "report_id": report_id, "chip_id": chip.chip_id,
+        "cpuid_family": chip.family, "cpuid_model": chip.model, "cpuid_stepping": chip.stepping,
+        **{f"{name}_tcb": chip.tcb for name in ("reported", "current", "committed", "launch")},
+    }  # fmt: skip
+    key = load_pem_private_key(pki.vcek.key_pem, None)
+    return serde(made_pki.signed(made_report.report(**fields), key))
+
+
+def platform_policy(pki):
+    """A policy under which that evidence passes."""
+    return f"""\
+schema = "troth-verify-policy-v1"
+platform = "simulated"
+trusted_roots = ["{pki.root_sha256}"]
+[launch]
+vmpl = [0]
+host_data = "unused"
+[id_block]
+id_keys = [{{ digest = "{"06" * 48}", min_guest_svn = 5 }}]
+author_keys = [{{ digest = "{"07" * 48}", min_guest_svn = 6 }}]
+family_ids = ["{"01" * 16}"]
+image_ids = ["{"02" * 16}"]
+[required]
+tcb-reported = false
+tcb-committed = false
+tcb-launch = false
+"""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The broker's sockets: TLS, bounds, slow and odd peers, many guests at once, the end."""
 
+import contextlib
 import json
 import socket
 import ssl
@@ -138,10 +139,9 @@ def test_peer_that_does_not_read(kept):
         client.send("GET", "/")
         time.sleep(0.5)
         got = 0
-        with pytest.raises(OSError):
+        with contextlib.suppress(OSError):
             while data := client.sock.recv(1 << 16):
                 got += len(data)
-            raise ConnectionError
         assert got < len(body)
 
 
@@ -186,13 +186,17 @@ def test_too_much_work(kept):
         assert gate.wait(made.LIMIT_S)
         return http.Response(200, b"{}")
 
-    with made.running(kept, bounds=Bounds(workers=1, queued=1), answer=answer) as broker:
-        with broker.client() as first, broker.client() as second:
-            first.send("GET", "/")
-            assert begun.wait(made.LIMIT_S)
-            assert second.ask("GET", "/")[0] == 503
-            gate.set()
-            assert first.receive()[0] == 200
+    one = Bounds(workers=1, queued=1)
+    with (
+        made.running(kept, bounds=one, answer=answer) as broker,
+        broker.client() as first,
+        broker.client() as second,
+    ):
+        first.send("GET", "/")
+        assert begun.wait(made.LIMIT_S)
+        assert second.ask("GET", "/")[0] == 503
+        gate.set()
+        assert first.receive()[0] == 200
 
 
 def test_rates():
@@ -212,11 +216,11 @@ def test_rates():
 
 
 def test_rate_over_the_wire(kept):
-    with made.running(kept, rate=Rate(Limit(1, 0), Limit(9, 0))) as broker:
-        with broker.client() as client:
-            assert client.ask("GET", "/healthz")[0] == 200
-            status, fields, _answer = client.ask("GET", "/healthz")
-            assert (status, fields["retry-after"]) == (429, "1")
+    rate = Rate(Limit(1, 0), Limit(9, 0))
+    with made.running(kept, rate=rate) as broker, broker.client() as client:
+        assert client.ask("GET", "/healthz")[0] == 200
+        status, fields, _answer = client.ask("GET", "/healthz")
+        assert (status, fields["retry-after"]) == (429, "1")
 
 
 def test_requests_of_one_connection(kept):
@@ -243,9 +247,17 @@ def test_end_lets_what_is_under_way_finish(kept):
         assert (status, dict(fields)["connection"]) == (200, "close")
         client.sock.close()
         deadline = time.monotonic() + made.LIMIT_S
-        with pytest.raises(OSError):
-            while time.monotonic() < deadline:
-                broker.client().sock.close()
+        while taken(broker):
+            assert time.monotonic() < deadline
+
+
+def taken(broker):
+    """Whether another connection is taken."""
+    try:
+        broker.client().sock.close()
+    except OSError:
+        return False
+    return True
 
 
 def guest_of(broker, number, results):

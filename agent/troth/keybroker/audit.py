@@ -29,7 +29,7 @@ _MAX_TEXT = 2000
 
 
 @record
-class Entry:
+class Decided:
     """One decision. ``event``: what was asked for; ``code``: what was decided; ``peer``: address;
     ``detail``: for people; the others where they are known.
     """  # noqa: D205 - the fields are the summary
@@ -60,7 +60,7 @@ class AuditLog:
         except OSError as error:
             raise self._failed(error) from None
 
-    def write(self, entry: Entry, *, at: int, sync: bool = False) -> None:
+    def write(self, entry: Decided, *, at: int, sync: bool = False) -> None:
         """Append ``entry``; ``sync``: return only when it is on the disk.
 
         Raises ``HostError`` ``broker-audit``: what cannot be written down must not happen.
@@ -86,7 +86,7 @@ class AuditLog:
         )
 
 
-def line(entry: Entry, *, at: int) -> bytes:
+def line(entry: Decided, *, at: int) -> bytes:
     """The line of ``entry``; members that say nothing are left out."""
     tree: dict[str, object] = {"time": instant.print_(at)}
     for name in entry.__match_args__:

@@ -101,7 +101,7 @@ def settled_domain(store: Store, wanted: str | None) -> str:
     Raises ``UsageError`` ``broker-trust-domain`` for an odd one, or another than before.
     """
     before = (store.meta(_META) or b"").decode()
-    if wanted is None or wanted == before:
+    if wanted is None or (before and wanted == before):
         return before
     if before:
         raise UsageError(

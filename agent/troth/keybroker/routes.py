@@ -23,7 +23,7 @@ from troth.ciphers import sealing
 from troth.documents import broker_calls, jwe, kbs, kbs_error, resource_path
 from troth.errors import FormatError, TrothError
 from troth.keybroker import release, tokens
-from troth.keybroker.audit import Entry
+from troth.keybroker.audit import Decided
 from troth.keybroker.issuer import key_sha256
 from troth.keybroker.release import Attested, Outcome
 from troth.keybroker.sessions import LIFE_S
@@ -169,7 +169,7 @@ class Broker:
         code = verdict.code
         if verdict.good and self._is_finished(verdict.report_id):
             code = _FINISHED
-        entry = Entry(
+        entry = Decided(
             "attest",
             code,
             peer.address,
@@ -371,12 +371,12 @@ def _denied(outcome: Outcome) -> Response:
 
 
 def _entry(
-    event: str, code: str, known: _Known, peer: Peer, outcome: Outcome | None = None
-) -> Entry:
-    guest, outcome = known.guest, outcome or Outcome(code, "")
-    return Entry(
+    event: str, decided: str, known: _Known, peer: Peer, outcome: Outcome | None = None
+) -> Decided:
+    guest, outcome = known.guest, outcome or Outcome(decided, "")
+    return Decided(
         event,
-        code,
+        decided,
         peer.address,
         "another guest had it before: a boot anew, or a clone" if outcome.over else "",
         report_id=guest.report_id,

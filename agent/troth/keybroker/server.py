@@ -71,6 +71,7 @@ class Server:
         self._bounds = bounds or Bounds()
         self._rate = rate or Rate()
         self._open: set[asyncio.Task[None]] = set()
+        self._waiting: dict[asyncio.Task[None], http.Parser] = {}
         self._queued = 0
         self._pool = ThreadPoolExecutor(self._bounds.workers, thread_name_prefix="broker")
         self._stop: asyncio.Event | None = None
@@ -89,6 +90,9 @@ class Server:
         with contextlib.suppress(asyncio.CancelledError):
             await accepting
         listener.close()
+        for task, parser in tuple(self._waiting.items()):
+            if not parser.started:
+                task.cancel()
         if self._open:
             await asyncio.wait(self._open, timeout=self._bounds.end_s)
         for task in tuple(self._open):
@@ -116,7 +120,11 @@ class Server:
                 continue
             task = asyncio.create_task(self._connection(sock, str(address[0])))
             self._open.add(task)
-            task.add_done_callback(self._open.discard)
+            task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._open.discard(task)
+        self._waiting.pop(task, None)
 
     async def _connection(self, sock: socket.socket, address: str) -> None:
         loop = asyncio.get_running_loop()
@@ -154,6 +162,7 @@ class Server:
     ) -> None:
         parser = http.Parser(kbs.MAX_BODY_BYTES)
         for number in range(1, self._bounds.requests + 1):
+            self._wait(parser)
             try:
                 async with asyncio.timeout(self._bounds.request_s):
                     request = await _next(parser, reader, writer)
@@ -168,12 +177,21 @@ class Server:
                 return
             if request is None:
                 return
+            self._wait(None)
             response = await self._answered(request, peer)
             last = number == self._bounds.requests or self._ending
             keep = request.keep and not response.close and not last
             await self._write(writer, response, keep=keep)
             if not keep:
                 return
+
+    def _wait(self, parser: http.Parser | None) -> None:
+        """This connection waits for a request, or no longer; who has sent none may be ended."""
+        task = asyncio.current_task()
+        if task is not None and parser is not None:
+            self._waiting[task] = parser
+        elif task is not None:
+            self._waiting.pop(task, None)
 
     async def _answered(self, request: Request, peer: Peer) -> Response:
         if not self._rate.take(peer.address, now=time.monotonic()):
