@@ -10,13 +10,12 @@ import errno
 import struct
 from hashlib import sha256
 
-from troth.volumes.released import IN_USE, Released
-
 from troth.abi import volume_record
 from troth.documents.policy_keys import Broker, Encrypted
 from troth.linux.dm import Map
 from troth.record import record, replace
 from troth.volumes import keys
+from troth.volumes.release import IN_USE, Release
 
 UUID = "1b4e28ba-2fa1-11d2-883f-0016d3cca427"
 OTHER_UUID = "1b4e28ba-2fa1-11d2-883f-0016d3cca428"
@@ -45,7 +44,7 @@ BROKER = Broker(
     not_before=0,
     trust_domain="",
 )
-RELEASED = Released(key=SECRET, state=IN_USE, generation=0, record="", identity="broker keys")
+RELEASED = Release(bytearray(SECRET), "broker keys", IN_USE)
 
 
 @record
@@ -77,6 +76,7 @@ def packed(
         generation=generation,
         data_sectors=sectors,
         tcb=0,
+        guest_svn=0,
         nonce=nonce,
     )
     return volume_record.pack(replace(value, **changes), key)
@@ -92,12 +92,13 @@ def head_of(*records):
 
 def committed(data, generation, *, state=IN_USE, secret=SECRET):
     """What a broker releases that has committed the record ``data``."""
-    return Released(
-        key=secret,
-        state=state,
+    return Release(
+        bytearray(secret),
+        "broker keys",
+        state,
+        tracked=True,
         generation=generation,
-        record=sha256(data).hexdigest(),
-        identity="broker keys",
+        digest=sha256(data).hexdigest(),
     )
 
 

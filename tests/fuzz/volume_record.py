@@ -13,10 +13,10 @@ from troth.errors import FormatError
 KEY = bytes(range(32))
 SEEDS = [
     volume_record.pack(
-        VolumeRecord(bytes(range(16)), "headerless/hmac/4096", 1, 62704, 0, bytes(32)), KEY
+        VolumeRecord(bytes(range(16)), "headerless/hmac/4096", 1, 62704, 0, 0, bytes(32)), KEY
     )[:512],
     volume_record.pack(
-        VolumeRecord(bytes(range(16)), "headerless/none/4096", 2**64 - 1, 8, 3 << 56, bytes(32)),
+        VolumeRecord(bytes(range(16)), "headerless/none/4096", 2**64 - 1, 8, 3 << 56, 7, bytes(32)),
         KEY,
     )[:512],
 ]

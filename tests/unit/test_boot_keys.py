@@ -79,7 +79,10 @@ def test_what_it_is_told_and_what_is_measured(boot, tmp_path):
     made = boot(f"open({str(tmp_path / 'heard')!r}, 'w').write('|'.join(heard)); {HONEST}")
     keys.run(made)
     told = (tmp_path / "heard").read_text().split("|")
-    assert told == ["disk data vdb 4096 254:16", "bank sha256", "bank sha384", "release"]
+    assert told == [
+        "disk data vdb 4096 254:16", "bank sha256", "bank sha384",
+        f"deadline {made.deadline_ns}", "release",
+    ]  # fmt: skip
     (event,) = events(tmp_path)
     assert (event.kind, event.pcr, event.content) == ("key-release", 15, b"broker keys")
     assert made.workers == [made.key_worker.pid]

@@ -397,7 +397,7 @@ def test_event_log_vectors():
 SECRET = bytes(range(32))
 EXAMPLE = VolumeRecord(
     uuid=bytes.fromhex(UUID.replace("-", "")), profile=VOLUME.profile, generation=7,
-    data_sectors=62704, tcb=0, nonce=SECRET,
+    data_sectors=62704, tcb=0, guest_svn=0, nonce=SECRET,
 )  # fmt: skip
 
 

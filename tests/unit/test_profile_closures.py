@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from made_policy import INSTANCE, NETWORK, policy
+from made_volumes import BROKER, VOLUME
 from troth.documents import stages
 from troth.documents.policy import Attest
 from troth.image.inputs import interpreter as python
@@ -23,6 +24,20 @@ from troth.record import replace
 LISTS = Path(__file__).parent / "data"
 #: The lists are those of Debian 12's interpreter; another one freezes other modules.
 VERSION = "3.11"
+
+
+def sealed(**changes):
+    """A policy with one encrypted volume, whose key is packed unless ``changes`` say else."""
+    volume = replace(VOLUME, **({"key": "file:data", "blank": "format"} | changes))
+    return replace(policy(overlay="none", snp="simulated"), encrypted=(volume,))
+
+
+def asking(key="kbs:///default/disk-key/data"):
+    """A policy whose key a broker releases."""
+    made = sealed(key=key, blank="refuse")
+    return replace(made, brokers=(replace(BROKER, trust_domain="example.org"),), network=NETWORK)
+
+
 POLICIES = {
     "base": policy(volumes=(), overlay="none", kind="supervise"),
     "verity": policy(overlay="none"),
@@ -31,6 +46,11 @@ POLICIES = {
     "simulated": policy(overlay="none", snp="simulated"),
     "instance": policy(overlay="none", snp="required", instance=INSTANCE),
     "network": replace(policy(overlay="none"), network=NETWORK),
+    "volumes": sealed(),
+    "volumes-luks2": sealed(format="luks2", blank="refuse"),
+    "keys-snp": sealed(key="snp:"),
+    "keys-broker": asking(),
+    "keys-spiffe": asking(key="spiffe://example.org/vm/shop"),
     "quote": replace(policy(overlay="none", snp="simulated"), attest=Attest(quote=True)),
 }
 #: Each costs a boot more than all its mounts; a short-lived worker may use them, PID 1 not.
@@ -140,8 +160,8 @@ def test_of_pyroute2_only_its_messages_are_packed(target):
     assert not {line.split()[1] for line in lines} & heavy
     for name, wanted in POLICIES.items():
         others = (LISTS / f"profile-{name}.txt").read_text()
-        assert (name == "network") == ("pyroute2" in others)
-        assert (name == "network") == ("virtio_net" in kernel_modules(wanted))
+        assert (wanted.network is not None) == ("pyroute2" in others), name
+        assert (wanted.network is not None) == ("virtio_net" in kernel_modules(wanted)), name
 
 
 def kernel_modules(wanted):

@@ -9,7 +9,6 @@ import os
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from troth.volumes.released import FORMATTING, UNSTATED
 
 from made_volumes import (
     OTHER_UUID,
@@ -29,10 +28,11 @@ from troth.errors import FormatError
 from troth.linux import syscalls
 from troth.record import replace
 from troth.volumes import headerless, mkfs, opening
+from troth.volumes.release import FORMATTING, UNSAID
 
 RECORD_BYTES = volume_record.RECORD_BYTES
 BLANK = bytes(2 * RECORD_BYTES)
-UNCOUNTED = replace(RELEASED, state=UNSTATED)
+UNCOUNTED = replace(RELEASED, state=UNSAID)
 FORMATS = replace(VOLUME, blank="format")
 
 
@@ -70,7 +70,7 @@ def test_a_broker_that_says_format(head):
 
 
 @pytest.mark.parametrize("size", [0, 4096, len(BLANK) - 1])
-@pytest.mark.parametrize("state", [FORMATTING, UNSTATED, "in-use"])
+@pytest.mark.parametrize("state", [FORMATTING, UNSAID, "in-use"])
 def test_a_disk_that_ends_early(size, state):
     assert code_of(FORMATS, replace(RELEASED, state=state), bytes(size)) == "record-size"
 
