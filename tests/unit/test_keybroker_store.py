@@ -164,6 +164,7 @@ def test_retired_versions_do_not_come_back(tmp_path):
     assert classes.retire(kept, "demo", None) == (5, 6)
     assert classes.retire(kept, "demo", None) == ()
     assert code_of(classes.retire, kept, "nobody", None) == "broker-image"
+    assert code_of(classes.retire, kept, "demo", 7) == "broker-image"
     assert get(kept).code == "class-not-active"
 
 
