@@ -99,6 +99,16 @@ def pin(own):
     return hashlib.sha256(public).hexdigest()
 
 
+def pin_of(certificate):
+    """The same for the key in a certificate, DER."""
+    public = x509.load_der_x509_certificate(certificate).public_key()
+    return hashlib.sha256(
+        public.public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    ).hexdigest()
+
+
 @record
 class Broker:
     """What a policy says of a broker."""

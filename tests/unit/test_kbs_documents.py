@@ -13,6 +13,7 @@ from fuzz import certificate_key as fuzz_certificate_key
 from fuzz import http_answer as fuzz_http_answer
 from fuzz import jwe as fuzz_jwe
 from fuzz import kbs as fuzz_kbs
+from made_foreign import vector
 from troth.abi import cert_table, certificate_key, hkdf
 from troth.boot.key_sources import platform
 from troth.ciphers import key_agreement
@@ -168,6 +169,19 @@ def test_evidence_that_is_nested_without_end():
             kbs.parse_attest(deep)
         except FormatError as error:
             assert error.code in ("json-syntax", "kbs-evidence")
+
+
+@pytest.mark.vectors
+@pytest.mark.parametrize(
+    "name",
+    ["tpm/trustee/tpm_evidence.json", "azure/evidence-v0.json", "azure/evidence-v1.json"],
+)
+def test_evidence_of_every_kind_passes_untouched(name):
+    tree = json.loads(vector(name))
+    sent = kbs.AttestRequest("n", fuzz_kbs.KEY, json.dumps(tree).encode())
+    found = kbs.parse_attest(kbs.print_attest(sent))
+    assert json.loads(found.evidence) == tree
+    assert kbs.report_data(found) == kbs.report_data(sent)
 
 
 def test_init_data_may_be_left_out():
@@ -438,6 +452,12 @@ def test_hkdf_of_the_standard():
 )  # fmt: skip
 def test_no_key_in_what_is_no_certificate(data):
     assert code_of(certificate_key.public_key_info, data) == "der-value"
+
+
+def test_a_length_has_one_spelling():
+    der = made_tls.authority()
+    assert der[:2] == b"\x30\x82"
+    assert code_of(certificate_key.public_key_info, b"\x30\x83\0" + der[2:]) == "der-value"
 
 
 @settings(max_examples=60)

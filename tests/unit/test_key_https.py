@@ -278,6 +278,19 @@ def test_a_connection_is_kept_and_made_again_once():
         assert there.accepted == 1
 
 
+def test_a_connection_that_was_said_to_end_is_not_used_again():
+    def handle(connection):
+        made_tls.read_request(connection)
+        connection.sendall(answer(more="Connection: close\r\n"))
+        # It stays open, and nobody listens.
+        there.over.wait(5)
+
+    with secure(handle) as there, contextmanager_of(client(pinned(there), within_s=2)) as asker:
+        for _ in range(2):
+            assert asker.request("GET", "/x").status == 200
+        assert there.accepted == 2
+
+
 class contextmanager_of:  # noqa: N801 - reads as a function
     def __init__(self, asker):
         self.asker = asker
@@ -316,6 +329,30 @@ def test_requests_are_what_the_protocol_says():
         "accept-encoding": "identity", "cookie": f"kbs-session-id={'ab' * 16}",
         "content-type": "application/json", "content-length": "2",
     }  # fmt: skip
+
+
+def test_nothing_of_the_environment_counts(monkeypatch, tmp_path):
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
+    with secure() as there:
+        assert ask(pinned(there))[0].status == 200
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_session_is_resumed():
+    resumed = []
+
+    def handle(connection):
+        resumed.append(connection.session_reused)
+        answering(answer(more="Connection: close\r\n"))(connection)
+
+    with secure(handle) as there:
+        asker = client(pinned(there))
+        for _ in range(3):
+            asker.request("GET", "/x")
+        asker.close()
+    assert resumed == [False] * 3
 
 
 # --- time -----------------------------------------------------------------------------------

@@ -342,7 +342,7 @@ def svid(**changes):
     ],
 )
 def test_certificates_that_are_not_for_this_guest(changes):
-    assert code_of(Model(bend=svid(**changes)), made_kbs.ID) == "broker-svid"
+    assert code_of(Model(bend=svid(**changes)), made_kbs.ID) == "spiffe-certificate"
 
 
 def test_a_uri_without_path_takes_what_the_broker_calls_it():
@@ -350,7 +350,7 @@ def test_a_uri_without_path_takes_what_the_broker_calls_it():
     with serving(model, clients=made_tls.authority()) as broker:
         assert bytes(released("spiffe://example.org", broker).key) == KEY
     foreign = Model(bend=svid(uris=("spiffe://example.org.evil/vm",)))
-    assert code_of(foreign, "spiffe://example.org") == "broker-svid"
+    assert code_of(foreign, "spiffe://example.org") == "spiffe-certificate"
 
 
 def test_where_the_issuer_is_pinned_the_certificate_has_it():
@@ -358,7 +358,7 @@ def test_where_the_issuer_is_pinned_the_certificate_has_it():
         made_tls.key(2), made_tls.key(1), dns=("broker.example",), days=36500
     )
     context = made_tls.server_context(chain=(own,), clients=made_tls.authority(), optional=True)
-    for issuer, code in ((1, ""), (7, "broker-svid")):
+    for issuer, code in ((1, ""), (7, "spiffe-certificate")):
         model = Model(issuer=issuer)
         with made_tls.Listener(model.handle, context=context) as there:
             broker = made_tls.Broker(

@@ -80,9 +80,23 @@ def test_later_sources_are_told_so():
 
 
 def test_every_scheme_has_its_module():
-    for name in (*key_uri.MODULES.values(), key_uri.PINNED_CA):
-        module = importlib.import_module(name)
-        assert name == key_uri.PINNED_CA or callable(module.make)
+    for name in key_uri.MODULES.values():
+        assert callable(importlib.import_module(name).make)
+    for name in (key_uri.PINNED_CA, key_uri.PLATFORM):
+        importlib.import_module(name)
+
+
+def test_an_image_carries_what_its_uris_need():
+    def names(text, **options):
+        found = key_uri.modules(key_uri.parse(text), **options)
+        return [name.rpartition(".")[2] for name in found]
+
+    assert names("kbs:///a/b/c") == ["kbs", "platform"]
+    assert names("kbs:///a/b/c", by_issuer=True) == ["kbs", "platform", "issued_by"]
+    assert names("spiffe://a/b", by_issuer=True) == ["spiffe", "platform", "issued_by"]
+    assert names("snp:", by_issuer=True) == ["snp", "platform"]
+    assert names("random:") == ["random"]
+    assert names("file:a") == ["file"]
 
 
 #: What costs too much in a guest, or is the host's.

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _REFUSED = (
     ValueError,
     TypeError,
+    OverflowError,
     UnsupportedAlgorithm,
     CryptographyDeprecationWarning,
     verification.VerificationError,

@@ -31,6 +31,8 @@ MODULES = {
 LATER = ("tpm2", "tang")
 """Schemes with a place in the design and no module yet."""
 WITH_BROKER = (KBS, SPIFFE)
+PLATFORM = "troth.boot.key_sources.platform"
+"""What asks the secure processor, for all but the two last schemes."""
 PINNED_CA = "troth.ciphers.issued_by"
 """What a guest loads besides where a broker is known by its issuer, not by its key."""
 
@@ -106,6 +108,16 @@ def parse(text: str, *, where: str = "") -> KeyUri:
     if rest:
         raise _wrong(text, "random: and nothing else", where)
     return KeyUri(RANDOM)
+
+
+def modules(uri: KeyUri, *, by_issuer: bool = False) -> tuple[str, ...]:
+    """What a guest loads by name for ``uri``; ``by_issuer``: its broker has no pinned key."""
+    found = [MODULES[uri.scheme]]
+    if uri.scheme not in (RANDOM, FILE):
+        found.append(PLATFORM)
+    if by_issuer and uri.scheme in WITH_BROKER:
+        found.append(PINNED_CA)
+    return tuple(found)
 
 
 def is_name(text: str) -> bool:

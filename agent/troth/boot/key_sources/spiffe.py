@@ -84,7 +84,7 @@ class SpiffeSource:
 def make(uri: KeyUri, surroundings: Surroundings) -> SpiffeSource:
     """The source for the identity that ``uri`` names; it is obtained here, once a broker.
 
-    Raises ``ProviderError``: ``broker-unknown``, ``broker-svid``, and as
+    Raises ``ProviderError``: ``broker-unknown``, ``spiffe-certificate``, and as
     ``KbsSession.issue``.
     """
     broker = sources.broker_of(uri, surroundings.brokers)
@@ -109,7 +109,7 @@ def _obtain(uri: KeyUri, broker: Broker, surroundings: Surroundings) -> SpiffeId
         check_svid(chain, uri, broker, own_key=own, now=int(time.time()))
     except FormatError as error:
         raise ProviderError(
-            "broker-svid",
+            "spiffe-certificate",
             f"broker {broker.name} gave a certificate that is not for this guest: {error.message}",
         ) from None
     shown = ClientIdentity(chain, certificate_request.private_text(private))
