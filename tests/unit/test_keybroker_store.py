@@ -58,7 +58,7 @@ def test_opened_again(tmp_path):
 
 
 def test_what_is_no_database(tmp_path):
-    assert code_of(store.open_, tmp_path) == "broker-missing"
+    assert code_of(store.open_, tmp_path) == "broker-absent"
     path = tmp_path / store.FILE_NAME
     path.touch(0o600)
     assert code_of(store.open_, tmp_path) == "broker-format"
