@@ -170,8 +170,9 @@ def running(found, judge=None, *, bounds=None, rate=None, answer=None, **words):
     domain = words.get("trust_domain")
     issuer = identity.authority(found.folder, domain) if domain else None
     server = Server(
-        answer or broker.answer, identity.context(found.folder, issuer), bounds=bounds, rate=rate
-    )
+        answer or broker.answer, identity.context(found.folder, issuer), knows=broker.knows,
+        bounds=bounds, rate=rate,
+    )  # fmt: skip
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     problems = []

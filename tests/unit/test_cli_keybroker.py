@@ -153,7 +153,7 @@ def test_mistakes(place, capsys, words, code):
 
 def test_database_that_is_not_there(place, capsys):
     assert add_volume() == 2
-    assert "[broker-missing]" in capsys.readouterr().err
+    assert "[broker-absent]" in capsys.readouterr().err
     assert main(["keybroker", "list", "--db", "db"]) == 2
     assert main(["keybroker", "retire", "demo", "--db", "db"]) == 2
 

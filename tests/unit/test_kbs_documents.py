@@ -454,6 +454,12 @@ def test_no_key_in_what_is_no_certificate(data):
     assert code_of(certificate_key.public_key_info, data) == "der-value"
 
 
+def test_a_length_has_one_spelling():
+    der = made_tls.authority()
+    assert der[:2] == b"\x30\x82"
+    assert code_of(certificate_key.public_key_info, b"\x30\x83\0" + der[2:]) == "der-value"
+
+
 @settings(max_examples=60)
 @given(st.data())
 def test_nothing_from_outside_leads_astray(data):

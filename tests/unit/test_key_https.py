@@ -278,6 +278,19 @@ def test_a_connection_is_kept_and_made_again_once():
         assert there.accepted == 1
 
 
+def test_a_connection_that_was_said_to_end_is_not_used_again():
+    def handle(connection):
+        made_tls.read_request(connection)
+        connection.sendall(answer(more="Connection: close\r\n"))
+        # It stays open, and nobody listens.
+        there.over.wait(5)
+
+    with secure(handle) as there, contextmanager_of(client(pinned(there), within_s=2)) as asker:
+        for _ in range(2):
+            assert asker.request("GET", "/x").status == 200
+        assert there.accepted == 2
+
+
 class contextmanager_of:  # noqa: N801 - reads as a function
     def __init__(self, asker):
         self.asker = asker

@@ -14,7 +14,7 @@ import made_broker as made
 from made_broker import Guest
 from troth.attest import http
 from troth.ciphers.key_agreement import AgreementKey
-from troth.keybroker import resources
+from troth.keybroker import resources, sessions
 from troth.keybroker.rate import Limit, Rate
 from troth.keybroker.server import Bounds
 from troth.keybroker.volume_state import Volume
@@ -221,6 +221,18 @@ def test_rate_over_the_wire(kept):
         assert client.ask("GET", "/healthz")[0] == 200
         status, fields, _answer = client.ask("GET", "/healthz")
         assert (status, fields["retry-after"]) == (429, "1")
+
+
+def test_who_has_begun_is_not_turned_away(kept):
+    """Else guests that boot at once would all be sent back half way, again and again."""
+    rate = Rate(Limit(1, 0), Limit(9, 0))
+    with made.running(kept, rate=rate) as broker, broker.client() as client:
+        guest = Guest(client).handshake()
+        assert guest.get()[0] == 200
+        # Not without end: a session is for a boot.
+        for _ in range(sessions.MAX_REQUESTS - 2):
+            assert broker.broker._sessions.is_known(guest.cookie[-32:], now=made.AT)
+        assert guest.get()[0] == 429
 
 
 def test_requests_of_one_connection(kept):

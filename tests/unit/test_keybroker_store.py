@@ -58,7 +58,7 @@ def test_opened_again(tmp_path):
 
 
 def test_what_is_no_database(tmp_path):
-    assert code_of(store.open_, tmp_path) == "broker-missing"
+    assert code_of(store.open_, tmp_path) == "broker-absent"
     path = tmp_path / store.FILE_NAME
     path.touch(0o600)
     assert code_of(store.open_, tmp_path) == "broker-format"
@@ -164,6 +164,7 @@ def test_retired_versions_do_not_come_back(tmp_path):
     assert classes.retire(kept, "demo", None) == (5, 6)
     assert classes.retire(kept, "demo", None) == ()
     assert code_of(classes.retire, kept, "nobody", None) == "broker-image"
+    assert code_of(classes.retire, kept, "demo", 7) == "broker-image"
     assert get(kept).code == "class-not-active"
 
 

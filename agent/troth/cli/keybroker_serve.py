@@ -84,7 +84,9 @@ def serve(options: Options) -> int:
             with _listener(host, port) as listener:
                 shown = f"{_bracketed(host)}:{listener.getsockname()[1]}"
                 _introduce(kept, shown, certificate, domain)
-                asyncio.run(_until_told(Server(broker.answer, context), listener))
+                asyncio.run(
+                    _until_told(Server(broker.answer, context, knows=broker.knows), listener)
+                )
         finally:
             audit.close()
     return 0

@@ -181,14 +181,17 @@ def activate(store: Store, image: str, svn: int | None) -> tuple[int, ...]:
 def retire(store: Store, image: str, svn: int | None) -> tuple[int, ...]:
     """Take the keys from ``image``: every version, or ``svn`` and all below. Their versions.
 
-    No version below can come back. Raises ``UsageError`` ``broker-image`` where
-    there is nothing to retire.
+    No version below can come back. Raises ``UsageError`` ``broker-image`` for what is
+    not there.
     """
     with store.transaction() as rows:
         if not known(rows, image):
             raise _no_image(image, "is not known")
         there = _versions(rows, image, None, (PENDING, ACTIVE, RETIRED))
         last = max(there) if svn is None else svn
+        if last > max(there):
+            # Every version that is built next would be refused before anybody knew why.
+            raise _no_image(image, f"has no version {last} yet; the highest is {max(there)}")
         found = tuple(
             number for number in _versions(rows, image, None, (PENDING, ACTIVE)) if number <= last
         )

@@ -34,7 +34,7 @@ _BEFORE = timedelta(days=1)
 def tls_certificate(folder: Path, hosts: Sequence[str], kind: str) -> bytes:
     """PEM of the broker's certificate in ``folder``; made, with its key, where there is none.
 
-    ``hosts``: names and addresses in a new one. Raises ``HostError`` ``broker-identity``.
+    ``hosts``: names and addresses in a new one. Raises ``HostError`` ``broker-own-keys``.
     """
     now = datetime.now(UTC)
     name = "troth keybroker" + (" SIMULATED" if kind == SIMULATED else "")
@@ -52,7 +52,7 @@ def tls_certificate(folder: Path, hosts: Sequence[str], kind: str) -> bytes:
 def authority(folder: Path, trust_domain: str) -> Authority:
     """The issuer of guests' certificates in ``folder``; made where there is none.
 
-    Raises ``HostError`` ``broker-identity``; ``FormatError``: ``cert-format``, ``key-*``.
+    Raises ``HostError`` ``broker-own-keys``; ``FormatError``: ``cert-format``, ``key-*``.
     """
     now = datetime.now(UTC)
 
@@ -69,7 +69,7 @@ def authority(folder: Path, trust_domain: str) -> Authority:
 def context(folder: Path, issuer: Authority | None) -> ssl.SSLContext:
     """TLS as the broker speaks it; with an ``issuer``, guests may show its certificates.
 
-    Raises ``HostError`` ``broker-identity``.
+    Raises ``HostError`` ``broker-own-keys``.
     """
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     made.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -120,5 +120,5 @@ def _write(path: Path, data: bytes, mode: int) -> None:
 def _unusable(path: Path, error: Exception) -> HostError:
     said = (error.strerror if isinstance(error, OSError) else "") or str(error)
     return HostError(
-        "broker-identity", f"key and certificate cannot be used: {said}", where=str(path)
+        "broker-own-keys", f"key and certificate cannot be used: {said}", where=str(path)
     )

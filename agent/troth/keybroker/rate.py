@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How often requests may come: from one address, and from all together.
+"""How often strangers may come: from one address, and from all together.
 
 Serves ``keybroker.server``. Buckets that fill with time: a burst of guests that boot
-together is let through, a stream is not. Must never remember more addresses than
-its bound: forgotten is who asked least lately.
+together is let through, a stream is not. Who has begun a session is no stranger: to
+turn guests away half way would cost the work that was done for them, and under
+load nobody would get to the end. Must never remember more addresses than its bound:
+forgotten is who asked least lately.
 """
 
 from __future__ import annotations
@@ -23,9 +25,9 @@ class Limit:
     per_s: float
 
 
-#: A host's guests share an address, and each of them has about eight requests.
-PEER = Limit(1000, 100)
-GLOBAL = Limit(4000, 1000)
+#: A host's guests share an address. Each begins once; some ask once before they begin.
+PEER = Limit(500, 50)
+GLOBAL = Limit(2000, 200)
 
 
 class Rate:
@@ -39,7 +41,7 @@ class Rate:
         self._of_peer: dict[str, tuple[float, float]] = {}
 
     def take(self, peer: str, *, now: float) -> bool:
-        """Whether one more request may come from ``peer``."""
+        """Whether one more stranger may come from ``peer``."""
         with self._lock:
             left, last = self._of_peer.pop(peer, (self._peer.burst, now))
             own = _filled(left, last, now, self._peer)

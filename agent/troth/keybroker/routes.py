@@ -113,6 +113,11 @@ class Broker:
             sys.stderr.write(f"troth keybroker: [{error.code}] {error}\n")
             return refusal(500, INTERNAL, "the broker cannot answer now")
 
+    def knows(self, request: Request, peer: Peer) -> bool:
+        """Whether it is of somebody who has begun: in a session, or with our certificate."""
+        name = _session_name(request)
+        return peer.certificate is not None or self._sessions.is_known(name, now=self._steady())
+
     def _call(self, request: Request, peer: Peer) -> Response:
         path = request.path
         if request.method == "GET" and path.startswith(kbs.RESOURCE_PATH):
@@ -313,11 +318,7 @@ class Broker:
         return _Known(guest, key, None)
 
     def _session(self, request: Request) -> Session | None:
-        for part in request.fields.get("cookie", "").split(";"):
-            name, _, value = part.strip().partition("=")
-            if name == kbs.COOKIE and kbs.is_session(value):
-                return self._sessions.find(value, now=self._steady())
-        return None
+        return self._sessions.find(_session_name(request), now=self._steady())
 
     def _token(self, session: Session, token: str) -> Response:
         return Response(200, kbs.print_token(token), fields=(self._cookie(session),))
@@ -352,6 +353,15 @@ def busy(status: int, detail: str) -> Response:
     """Not now: 429 or 503. The connection ends, so that another may begin."""
     body = kbs_error.print_(kbs_error.BrokerError(BUSY, detail))
     return Response(status, body, fields=(("Retry-After", "1"),), close=True)
+
+
+def _session_name(request: Request) -> str:
+    """The value of the session's cookie, "" without one."""
+    for part in request.fields.get("cookie", "").split(";"):
+        name, _, value = part.strip().partition("=")
+        if name == kbs.COOKIE and kbs.is_session(value):
+            return value
+    return ""
 
 
 def _sealed(outcome: Outcome, key: PublicKey) -> Response:

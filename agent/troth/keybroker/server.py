@@ -36,8 +36,9 @@ _BUFFER_BYTES = 64 << 10
 
 @record
 class Bounds:
-    """``connections``: served at once, and ``spare`` more that are told to come again;
-    ``queued``: requests in work or waiting for it; ``workers``: threads that answer;
+    """``connections``: at once, and ``spare`` more, where strangers are told to come again;
+    ``queued``: requests in work or waiting for it, where a stranger's still is taken;
+    ``workers``: threads that answer;
     ``handshake_s``; ``request_s``: from a request's first wait to its last byte;
     ``write_s``: for an answer; ``connection_s``, ``requests``: of one connection;
     ``end_s``: for what is under way when the server ends.
@@ -56,17 +57,21 @@ class Bounds:
 
 
 class Server:
-    """Answers by ``answer``, which is called in a worker. ``context``: of TLS."""
+    """Answers by ``answer``, which is called in a worker. ``context``: of TLS; ``knows``: whether
+    a request is of somebody who has begun already, and is let through where strangers wait.
+    """  # noqa: D205 - the parameters are the summary
 
     def __init__(
         self,
         answer: Callable[[Request, Peer], Response],
         context: ssl.SSLContext,
         *,
+        knows: Callable[[Request, Peer], bool],
         bounds: Bounds | None = None,
         rate: Rate | None = None,
     ) -> None:
         self._answer = answer
+        self._knows = knows
         self._context = context
         self._bounds = bounds or Bounds()
         self._rate = rate or Rate()
@@ -194,10 +199,13 @@ class Server:
             self._waiting.pop(task, None)
 
     async def _answered(self, request: Request, peer: Peer) -> Response:
-        if not self._rate.take(peer.address, now=time.monotonic()):
-            return busy(429, "too many requests")
-        if len(self._open) > self._bounds.connections or self._queued >= self._bounds.queued:
-            return busy(503, "too much to do")
+        bounds = self._bounds
+        # What is queued for those who are known is bounded by their connections.
+        if not self._knows(request, peer):
+            if not self._rate.take(peer.address, now=time.monotonic()):
+                return busy(429, "too many requests")
+            if self._queued >= bounds.queued or len(self._open) > bounds.connections:
+                return busy(503, "too much to do")
         loop = asyncio.get_running_loop()
         self._queued += 1
         try:

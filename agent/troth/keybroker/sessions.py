@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 LIFE_S = 300
 NONCE_S = 120
 NONCE_BYTES = 32
-MAX_SESSIONS = 8192
+MAX_SESSIONS = 16384
 MAX_OF_PEER = 2048
+"""Begun by one address, and without good evidence yet."""
+MAX_REQUESTS = 200
+"""Of one session, as that of somebody who is known."""
 
 
 @record
@@ -59,6 +62,7 @@ class Sessions:
         self._lock = threading.Lock()
         self._sessions: dict[str, Session] = {}
         self._of_peer: dict[str, int] = {}
+        self._requests: dict[str, int] = {}
 
     def begin(self, peer: str, tee: str, *, now: float) -> Session | None:
         """A new session with its nonce; None where there are too many."""
@@ -71,7 +75,17 @@ class Sessions:
             made = Session(self._random(16).hex(), peer, tee, nonce, now + NONCE_S)
             self._sessions[made.name] = made
             self._of_peer[peer] = self._of_peer.get(peer, 0) + 1
+            self._requests[made.name] = 0
             return made
+
+    def is_known(self, name: str, *, now: float) -> bool:
+        """Whether one more request in the session of that name is no stranger's."""
+        with self._lock:
+            found = self._sessions.get(name)
+            if found is None or now >= found.until:
+                return False
+            self._requests[name] += 1
+            return self._requests[name] <= MAX_REQUESTS
 
     def find(self, name: str, *, now: float) -> Session | None:
         """The session of that name, while it lives."""
@@ -96,7 +110,9 @@ class Sessions:
     ) -> None:
         """The guest's evidence was good; the session lives ``LIFE_S`` from now."""
         with self._lock:
-            if session.name in self._sessions:
+            found = self._sessions.get(session.name)
+            if found is not None and found.guest is None:
+                self._fewer(found.peer)
                 self._sessions[session.name] = replace(
                     session,
                     nonce="",
@@ -118,9 +134,13 @@ class Sessions:
             self._drop(found)
 
     def _drop(self, found: Session) -> None:
-        del self._sessions[found.name]
-        left = self._of_peer[found.peer] - 1
+        del self._sessions[found.name], self._requests[found.name]
+        if found.guest is None:
+            self._fewer(found.peer)
+
+    def _fewer(self, peer: str) -> None:
+        left = self._of_peer[peer] - 1
         if left:
-            self._of_peer[found.peer] = left
+            self._of_peer[peer] = left
         else:
-            del self._of_peer[found.peer]
+            del self._of_peer[peer]

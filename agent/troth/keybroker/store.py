@@ -185,7 +185,7 @@ class Store:
 def open_(folder: Path, *, passphrase: bytes | None = None, needs_keys: bool = True) -> Store:
     """The database in ``folder``; ``needs_keys``: whether secrets will be put in or taken out.
 
-    Raises ``UsageError`` ``broker-missing``, ``broker-passphrase``; ``HostError``
+    Raises ``UsageError`` ``broker-absent``, ``broker-passphrase``; ``HostError``
     ``broker-mode`` where others could read it, ``broker-database``;
     ``FormatError`` ``broker-format`` for another file or a later version.
     """
@@ -194,7 +194,7 @@ def open_(folder: Path, *, passphrase: bytes | None = None, needs_keys: bool = T
         mode = path.stat().st_mode
     except OSError as error:
         raise UsageError(
-            "broker-missing",
+            "broker-absent",
             f"no broker's database is here: {error.strerror}",
             where=str(folder),
             hint="troth keybroker add --db DIR --reference SIGNED --key PUB makes one",
