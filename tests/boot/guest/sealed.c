@@ -5,6 +5,8 @@
  * powers off. With the word "app.wait=yes" on the command line it first waits,
  * with a planted secret in its memory, until somebody sends it a byte.
  */
+#include <sys/mount.h>
+
 #include "say.h"
 #include "verb.h"
 
@@ -20,14 +22,34 @@ static void keep(const char *place)
 	close(fd);
 }
 
-static int waits(void)
+static int asked(const char *word)
 {
 	static char words[4096];
 	int fd = open("/proc/cmdline", O_RDONLY);
 	ssize_t got = read(fd, words, sizeof words - 1);
 
 	close(fd);
-	return got > 0 && strstr(words, "app.wait=yes");
+	return got > 0 && strstr(words, word);
+}
+
+/* The agent takes its time to be there. */
+static void show_evidence(void)
+{
+	static const char nonce[] =
+		"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+
+	for (int tries = 0; tries < 20 && run_words("evidence", "--nonce", nonce); tries++)
+		usleep(500000);
+}
+
+/* What root could do to the writable layer's own volume: something below a workload path. */
+static void shadow(void)
+{
+	mkdir("/run/below", 0700);
+	if (mount("/dev/dm-1", "/run/below", "ext4", 0, "") ||
+	    mkdir("/run/below/%2Fopt/upper/app", 0755))
+		say("error %s\n", strerrorname_np(errno));
+	umount("/run/below");
 }
 
 static void wait_for_host(void)
@@ -65,7 +87,10 @@ int main(int count, char **arguments)
 	try_write("/etc/state");
 	try_write("/opt/app/written");
 	run_verb("measurements");
-	if (waits())
+	show_evidence();
+	if (asked("app.shadow=yes"))
+		shadow();
+	if (asked("app.wait=yes"))
 		wait_for_host();
 	sync();
 	say("\n@@ done " TOKEN "\n");
