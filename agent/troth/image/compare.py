@@ -73,7 +73,8 @@ def first_difference(
     wanted = expected[place]
     return (
         f"record {found.number}: found {found.kind} in PCR {found.pcr} with"
-        f" {_short(found.content)}, expected {wanted.kind} in PCR {wanted.pcr} with {_short(wanted.content)}"
+        f" {_short(found.content)}, expected {wanted.kind} in PCR {wanted.pcr} with"
+        f" {_short(wanted.content)}"
     )
 
 
