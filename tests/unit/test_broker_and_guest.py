@@ -9,17 +9,16 @@ import pytest
 pytest.importorskip("troth.keybroker", reason="needs the key broker")
 
 import made_broker
-from made_broker import KEY, PATH, PROFILE, UUID
-from troth.keybroker import identity
-from troth.keybroker.appraisal import ACCEPTED, Verdict
-
 import made_evidence
 import made_tls
+from made_broker import KEY, PATH, PROFILE, UUID
 from troth.abi import snp_report
 from troth.boot.key_sources import sources
 from troth.boot.key_sources.sources import Surroundings, Wanted
 from troth.documents import kbs, kbs_evidence, key_uri
 from troth.errors import ProviderError
+from troth.keybroker import identity
+from troth.keybroker.appraisal import ACCEPTED, Verdict
 from troth.record import replace
 
 WANTED = Wanted(UUID, PROFILE)
