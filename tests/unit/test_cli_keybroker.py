@@ -90,6 +90,18 @@ def test_what_an_operator_adds_is_listed(place, capsys):
     assert add("--reference", "newer.json", "--key", "pub.pem") == 0
 
 
+def test_further_images(place, capsys):
+    add_class()
+    assert add_volume() == 0
+    other = made.with_digest(made.values(expires="never", image_name="other"), "0d" * 48)
+    (place / "other.json").write_bytes(made.document(other).data)
+    assert add("--grant", PATH, "--image", "other") == 2
+    assert add("--reference", "other.json", "--key", "pub.pem") == 0
+    for _ in range(2):
+        assert add("--grant", f"kbs:///{PATH}", "--image", "other") == 0
+    assert listed(capsys)["resources"][0]["images"] == ["demo", "other"]
+
+
 def test_volume_that_was_formatted_elsewhere(place, capsys):
     add_class()
     record = "ab" * 32
@@ -137,6 +149,8 @@ VOLUME = ("--volume", "a/b/c", "--uuid", made.UUID, "--image", "demo")
         (("--reference", "newer.json"), "reference-key-missing"),
         (("--reference", "real.json", "--key", "pub.pem"), "broker-kind"),
         (("--reference", "nothing.json", "--key", "pub.pem"), "reference-file"),
+        (("--grant", "a/b/c", "--image", "demo"), "broker-resource-absent"),
+        (("--grant", "a/b/c"), "broker-option"),
         (("--activate", "demo"), "broker-image"),
         (("--activate", "demo", "--image", "demo"), "broker-option"),
     ],

@@ -15,7 +15,7 @@ from made_broker import Guest
 from troth.attest import http
 from troth.ciphers.key_agreement import AgreementKey
 from troth.keybroker import resources, sessions
-from troth.keybroker.rate import Limit, Rate
+from troth.keybroker.rate import Limit, Rate, counted_as
 from troth.keybroker.server import Bounds
 from troth.keybroker.volume_state import Volume
 from troth.signing import service_certificates
@@ -213,6 +213,20 @@ def test_rates():
     for number in range(5000):
         rate.take(str(number), now=2)
     assert len(rate._of_peer) <= 4096
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("odd", "odd"),
+    ],
+)
+def test_whom_an_address_is_counted_as(address, name):
+    assert counted_as(address) == name
 
 
 def test_rate_over_the_wire(kept):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from troth.attest import http
 from troth.documents import kbs
 from troth.errors import FormatError
-from troth.keybroker.rate import Rate
+from troth.keybroker.rate import Rate, counted_as
 from troth.keybroker.routes import MALFORMED, Peer, busy, refusal
 from troth.record import record
 
@@ -202,7 +202,7 @@ class Server:
         bounds = self._bounds
         # What is queued for those who are known is bounded by their connections.
         if not self._knows(request, peer):
-            if not self._rate.take(peer.address, now=time.monotonic()):
+            if not self._rate.take(counted_as(peer.address), now=time.monotonic()):
                 return busy(429, "too many requests")
             if self._queued >= bounds.queued or len(self._open) > bounds.connections:
                 return busy(503, "too much to do")
