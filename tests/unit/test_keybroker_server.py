@@ -20,8 +20,6 @@ from troth.keybroker.server import Bounds
 from troth.keybroker.volume_state import Volume
 from troth.signing import service_certificates
 
-QUICK = Bounds(handshake_s=0.2, request_s=0.2, write_s=0.2, end_s=0.2)
-
 
 @pytest.fixture
 def kept(tmp_path):
@@ -99,11 +97,18 @@ def test_largest_body(kept):
         assert client.ask("GET", "/healthz")[0] == 200
 
 
-def test_slow_peers_are_cut_off(kept):
-    with made.running(kept, bounds=QUICK) as broker:
-        # Neither a handshake, nor a request, nor the rest of one.
+def test_peers_without_a_handshake_are_cut_off(kept):
+    with made.running(kept, bounds=Bounds(handshake_s=0.2)) as broker:
         with socket.create_connection(("127.0.0.1", broker.port), timeout=made.LIMIT_S) as raw:
             assert raw.recv(1) == b""
+        with broker.client(plain=True) as client:
+            client.sock.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+            assert not client.sock.recv(100).startswith(b"HTTP")
+
+
+def test_slow_peers_are_cut_off(kept):
+    """Neither a request, nor the rest of one."""
+    with made.running(kept, bounds=Bounds(request_s=0.2)) as broker:
         with broker.client() as client:
             assert client.sock.recv(1) == b""
         with broker.client() as client:
@@ -111,11 +116,6 @@ def test_slow_peers_are_cut_off(kept):
                 b"POST /kbs/v0/auth HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n{"
             )
             assert client.receive()[0] == 408
-        # And no TLS at all.
-        with broker.client(plain=True) as client:
-            client.sock.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
-            data = client.sock.recv(100)
-            assert not data.startswith(b"HTTP")
 
 
 def test_slow_peers_hold_no_worker(kept):
@@ -135,9 +135,13 @@ def test_peer_that_does_not_read(kept):
     def answer(_request, _peer):
         return http.Response(200, body)
 
-    with made.running(kept, bounds=QUICK, answer=answer) as broker, broker.client() as client:
+    quick = Bounds(request_s=0.2, write_s=0.2)
+    with made.running(kept, bounds=quick, answer=answer) as broker, broker.client() as client:
         client.send("GET", "/")
-        time.sleep(0.5)
+        deadline = time.monotonic() + made.LIMIT_S
+        while broker.server._open:
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
         got = 0
         with contextlib.suppress(OSError):
             while data := client.sock.recv(1 << 16):
@@ -257,11 +261,11 @@ def test_requests_of_one_connection(kept):
 
 
 def test_end_lets_what_is_under_way_finish(kept):
-    begun = threading.Event()
+    begun, gate = threading.Event(), threading.Event()
 
     def answer(_request, _peer):
         begun.set()
-        time.sleep(0.2)
+        assert gate.wait(made.LIMIT_S)
         return http.Response(200, b"{}")
 
     with made.running(kept, answer=answer) as broker:
@@ -269,12 +273,13 @@ def test_end_lets_what_is_under_way_finish(kept):
         client.send("GET", "/")
         assert begun.wait(made.LIMIT_S)
         broker.server.stop()
-        status, fields, _body = client.receive()
-        assert (status, dict(fields)["connection"]) == (200, "close")
-        client.sock.close()
         deadline = time.monotonic() + made.LIMIT_S
         while taken(broker):
             assert time.monotonic() < deadline
+        gate.set()
+        status, fields, _body = client.receive()
+        assert (status, dict(fields)["connection"]) == (200, "close")
+        client.sock.close()
 
 
 def taken(broker):
