@@ -8,15 +8,24 @@ from troth.documents import bundle as bundle_document
 
 
 def make_bundle(
-    folder, *, snp="none", scene="clean", instance=None, name="demo", vtpm="none", handover="switch"
+    folder,
+    *,
+    snp="none",
+    scene="clean",
+    instance=None,
+    name="demo",
+    vtpm="none",
+    handover="switch",
+    network=None,
 ):
-    """``instance``: the policy's rules for instance configurations, as in policy.json."""
+    """``instance``, ``network``: the policy's, as in policy.json."""
     folder.mkdir()
     files = {"vmlinuz": b"k", "initramfs": b"i", "cmdline": f"fake={scene}\n".encode()}
     files["root.img"] = bytes(4096)
-    files["policy.json"] = json.dumps(
-        {"handover": {"kind": handover}, "instance": instance}
-    ).encode()
+    policy = {"handover": {"kind": handover}, "instance": instance}
+    # Without one, as a bundle from before there were networks.
+    policy |= {} if network is None else {"network": network}
+    files["policy.json"] = json.dumps(policy).encode()
     artefacts = []
     for file, data in files.items():
         (folder / file).write_bytes(data)

@@ -1,7 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Policies made to order, for the tests of the packer."""
 
-from troth.documents.policy import Fail, Handover, InstanceRules, Policy, Verity, Volume
+from troth.documents.policy import (
+    Fail,
+    Handover,
+    InstanceRules,
+    Network,
+    Policy,
+    Verity,
+    Volume,
+)
 
 ROOT = Volume(
     name="root",
@@ -19,6 +27,8 @@ INSTANCE = InstanceRules(
     brokers=("keys",),
     values={"region": ("eu", "us"), "owner": ()},
 )
+
+NETWORK = Network("dhcp", "", "", (), ipv6=False, timeout_s=20)
 
 
 def policy(

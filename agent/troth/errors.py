@@ -10,6 +10,7 @@
     ├── FormatError         bytes or a document from outside break their format
     ├── BuildError          an image cannot be made from these inputs
     ├── Refusal             the guest ends its boot; the code is printed and measured
+    │   └── VeiledRefusal   the same for what is not authenticated yet: the host learns the stage
     ├── ProviderError       the platform, or the agent, gave no report that can be used
     └── MachineError        a virtual machine did not do what was asked of it
 
@@ -67,6 +68,18 @@ class BuildError(TrothError):
 
 class Refusal(TrothError):  # noqa: N818 - the word of the console line and of the log
     """PID 1 will not go on. The code is public: it is printed and measured."""
+
+
+class VeiledRefusal(Refusal):
+    """A refusal whose ``code`` is its stage's; ``exact`` and the message are for the operator.
+
+    What the host could learn from them would be an oracle (SECURITY S41): they reach
+    the console only where the policy says ``[fail] detail = "console"``.
+    """
+
+    def __init__(self, code: str, exact: str, message: str) -> None:
+        super().__init__(code, message)
+        self.exact = exact
 
 
 class ProviderError(TrothError):

@@ -221,6 +221,133 @@ need = "optional"
 hostname = true
 """
 
+#: Every way a volume without a header can be, its keys in the image.
+_SEALED = """
+[image]
+name = "sealed"
+kernel = {kernel}
+compression = "none"
+cmdline_variable = {{ "app.wait" = ["no", "yes"] }}
+[root]
+source = "../sealedfs"
+overlay = "none"
+[tee]
+snp = "simulated"
+vtpm = "required"
+[[volume]]
+name = "data"
+format = "headerless"
+key = "file:data"
+key_file = "../data.key"
+blank = "format"
+mount = "/srv/data"
+[[volume]]
+name = "plain"
+format = "headerless"
+integrity = "none"
+key = "file:plain"
+key_file = "../plain.key"
+blank = "format"
+mount = "/srv/plain"
+[[volume]]
+name = "scratch"
+format = "headerless"
+integrity = "aes-gcm"
+key = "random:"
+mount = "/srv/scratch"
+[fail]
+detail = "console"
+deadline_s = 90
+device_timeout_s = 20
+"""
+
+#: Its writable layer lies on a volume whose key the secure processor derives.
+_SEALED_UPPER = """
+[image]
+name = "sealed-upper"
+kernel = {kernel}
+compression = "none"
+cmdline_variable = {{ "app.shadow" = ["no", "yes"] }}
+[root]
+source = "../sealedfs"
+overlay = "upper"
+overlay_paths = ["/etc", "/var", "/opt"]
+[measure]
+workload = ["/opt/app"]
+[tee]
+snp = "simulated"
+vtpm = "none"
+[[volume]]
+name = "upper"
+format = "headerless"
+key = "snp:"
+blank = "format"
+[fail]
+detail = "console"
+deadline_s = 90
+device_timeout_s = 20
+"""
+
+_NETWORK = """
+[image]
+name = "network"
+kernel = {kernel}
+compression = "none"
+[root]
+source = "../smallfs"
+overlay = "none"
+[tee]
+snp = "none"
+vtpm = "none"
+[network]
+method = "dhcp"
+timeout_s = 8
+[fail]
+deadline_s = 60
+device_timeout_s = 20
+"""
+
+#: All is in the initramfs, so the guest's own root is where a resolv.conf would be left.
+_NETWORK_STATIC = """
+[image]
+name = "network-static"
+kernel = {kernel}
+compression = "none"
+[handover]
+supervise = ["/app/run", "report", "exit", "0"]
+[initramfs]
+files = "../app"
+[tee]
+snp = "none"
+vtpm = "none"
+[network]
+method = "static"
+address = "192.0.2.10/24"
+router = "192.0.2.1"
+dns = ["192.0.2.53"]
+timeout_s = 8
+"""
+
+_NETWORK_INSTANCE = """
+[image]
+name = "network-instance"
+kernel = {kernel}
+compression = "none"
+[handover]
+supervise = ["/app/run", "report", "exit", "0"]
+[initramfs]
+files = "../app"
+[tee]
+snp = "simulated"
+vtpm = "none"
+[instance]
+need = "optional"
+network = ["dhcp", "static"]
+[network]
+method = "instance"
+timeout_s = 8
+"""
+
 MANIFESTS = {
     "full": ("6.12", _FULL),
     "old": ("6.1", _FULL),
@@ -232,8 +359,13 @@ MANIFESTS = {
     "supervised-root": ("6.12", _SUPERVISED_ROOT),
     "simulated": ("6.12", _SIMULATED),
     "simulated-supervised": ("6.1", _SIMULATED_SUPERVISED),
+    "sealed": ("6.12", _SEALED),
+    "sealed-upper": ("6.1", _SEALED_UPPER),
     "instance": ("6.12", _INSTANCE),
     "instance-supervised": ("6.1", _INSTANCE_SUPERVISED),
+    "network": ("6.12", _NETWORK),
+    "network-static": ("6.1", _NETWORK_STATIC),
+    "network-instance": ("6.12", _NETWORK_INSTANCE),
 }
 
 
@@ -320,6 +452,12 @@ def _make_sources(base: Path, token: str) -> None:
     compile_guest("workload", base / "run", token)
     (base / "snpfs/sbin").mkdir(parents=True)
     compile_guest("snp", base / "snpfs/sbin/init", token)
+    for directory in ("sbin", "etc", "var", "opt/app", "srv"):
+        (base / "sealedfs" / directory).mkdir(parents=True)
+    compile_guest("sealed", base / "sealedfs/sbin/init", token)
+    (base / "sealedfs/opt/app/config").write_text("answer = 42\n")
+    for name in ("data", "plain"):
+        (base / f"{name}.key").write_bytes(secrets.token_bytes(32))
     for root in (base / "rootfs", base / "smallfs"):
         for directory in ("sbin", "etc", "var", "opt/app", "srv/models"):
             (root / directory).mkdir(parents=True)

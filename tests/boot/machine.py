@@ -120,14 +120,21 @@ def check_good(boot: Boot, token: str) -> None:
     assert f"@@ done {token}" in boot.said
 
 
-def check_refused(boot: Boot, token: str, code: str, *, stage: str, within_s: float = 40) -> None:
-    """Failed closed: the right code, the next program not reached, and over in time."""
+def check_refused(
+    boot: Boot, token: str, code: str, *, stage: str, exact: str = "", within_s: float = 40
+) -> None:
+    """Failed closed: the right code, the next program not reached, and over in time.
+
+    ``exact``: what a console that may have details says besides.
+    """
     assert boot.code == code, f"{boot.result}\n{boot.console}"
     assert boot.result["outcome"] == "refused"
     assert boot.status == 1
     assert token not in boot.console
     assert "troth: handover" not in boot.console
-    assert f"troth: stage {stage} failed {code}\n" in boot.console
+    shown = f"{code} {exact}" if exact else code
+    assert f"troth: stage {stage} failed {shown}\n" in boot.console, boot.console
     ours = [line for line in boot.console.splitlines() if "troth: " in line]
-    assert ours[-1].startswith(f"troth: refused {code}: "), boot.console
+    last = f"troth: refused {code}: " + (f"{exact}: " if exact else "")
+    assert ours[-1].startswith(last), boot.console
     assert boot.duration_s < within_s, f"took {boot.duration_s} s"

@@ -28,6 +28,7 @@ LAST_LINE = (PACKAGE / "boot" / "init.py", PACKAGE / "boot" / "fail.py")
 DOORS: dict[str, tuple[str, ...]] = {
     "cryptography": ("signing", "ciphers"),
     "tpm2_pytss": ("registers",),
+    "pyroute2": ("boot",),
 }
 
 

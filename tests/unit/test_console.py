@@ -26,6 +26,10 @@ def events(*chunks: bytes) -> list[console.Event]:
     [
         (BOOT, Stage("mounts", 12.0, "", 1.234567)),
         (b"troth: stage mounts ok 12\n", Stage("mounts", 12.0, "", None)),
+        (
+            P + b"troth: stage keys failed key-refused record-mac\n",
+            Stage("keys", None, "key-refused", 1.234567),
+        ),
         (P + b"troth: stage tee failed tpm-absent\n", Stage("tee", None, "tpm-absent", 1.234567)),
         (HANDOVER, Handover("/sbin/init", 1.234567)),
         (b"troth: refused a-b: It is: so.\r\n", Refused("a-b", "It is: so.")),
@@ -52,6 +56,9 @@ def test_lines_become_events(line, event):
         b"troth: stage Mounts ok 12\n",
         b"troth: stage mounts ok -1\n",
         b"troth: stage mounts ok 12 \n",
+        b"troth: stage keys failed key-refused record-mac more\n",
+        b"troth: stage keys failed key-refused Record\n",
+        b"troth: stage keys failed key-refused \n",
         b"troth: refused A: x\n",
         b"troth: refused a\n",
         b"troth: handover sbin/init\n",

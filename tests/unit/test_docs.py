@@ -16,8 +16,10 @@ from pathlib import Path
 import pytest
 
 from made_policy import policy
+from made_volumes import BROKER, UUID, VOLUME
 from troth import errors
-from troth.abi import snp_policy
+from troth.abi import snp_policy, volume_record
+from troth.abi.volume_record import VolumeRecord
 from troth.cli import grammar, main
 from troth.documents import (
     bundle,
@@ -29,6 +31,7 @@ from troth.documents import (
     reference_values_json,
     statement,
     toml_source,
+    volume_profile_file,
 )
 from troth.documents import lock as lock_document
 from troth.documents import policy as policy_document
@@ -40,6 +43,9 @@ from troth.machine import console, outcome
 from troth.measure import pcr, register
 from troth.measure.boot_events import boot_events
 from troth.measure.workload import Entry, tree_digest
+from troth.record import replace
+from troth.verify import replay
+from troth.volumes import crypt, keys, luks2_reasons, opening
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCS = REPOSITORY / "docs"
@@ -159,9 +165,31 @@ def takes_code(tree: ast.Module) -> dict[str, int]:
                 found[node.name] = names.index("code") if "code" in names else 1000
         if isinstance(node, ast.ClassDef):
             fields = [f.target.id for f in node.body if isinstance(f, ast.AnnAssign)]
-            if "code" in fields:
-                found[node.name] = fields.index("code")
+            # "exact": what the key worker found, before it becomes a veiled refusal.
+            for word in ("code", "exact"):
+                if word in fields:
+                    found[node.name] = fields.index(word)
     return found
+
+
+def public_codes(trees: list[ast.Module]) -> dict[str, set[str]]:
+    """Names of ``boot.keys`` that end in _REFUSED -> the public code that each stands for."""
+    found: dict[str, set[str]] = {}
+    for tree in trees:
+        for node in tree.body:
+            if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Tuple):
+                continue
+            for name, value in zip(
+                node.targets[0].elts, getattr(node.value, "elts", ()), strict=False
+            ):
+                if isinstance(name, ast.Name) and name.id.endswith("_REFUSED"):
+                    found[name.id] = constants(value)
+    return found
+
+
+def named_codes(node: ast.expr, names: dict[str, set[str]]) -> set[str]:
+    """What a name of ``names`` stands for, by itself or behind its module."""
+    return names.get(getattr(node, "id", getattr(node, "attr", "")), set())
 
 
 @cache
@@ -171,7 +199,8 @@ def codes_in_code() -> tuple[set[str], dict[str, set[str]]]:
     places: dict[str, int] = {}
     for tree in trees:
         places.update(takes_code(tree))
-    every: set[str] = set()
+    names = public_codes(trees)
+    every: set[str] = set().union(*names.values())
     direct: dict[str, set[str]] = {name: set() for name in CLASSES}
     for tree in trees:
         for node in ast.walk(tree):
@@ -190,8 +219,11 @@ def codes_in_code() -> tuple[set[str], dict[str, set[str]]]:
             name = getattr(node.func, "id", getattr(node.func, "attr", ""))
             given = {word.arg: word.value for word in node.keywords}
             if name in CLASSES and node.args:
-                direct[name] |= constants(node.args[0])
-                every |= constants(node.args[0])
+                # A veiled refusal has two: a public one, and an exact one behind it.
+                codes = node.args[:2] if name == "VeiledRefusal" else node.args[:1]
+                for item in codes:
+                    direct[name] |= constants(item) | named_codes(item, names)
+                every |= direct[name]
             elif name in places:
                 index = places[name]
                 every |= constants(given.get("code"))
@@ -237,15 +269,32 @@ def test_boot_stalls_speaks_of_known_codes_only():
             assert word in documented, word
 
 
+# --- docs/volumes.md ------------------------------------------------------------------------
+
+
+def test_every_refusal_of_a_volume_is_described_with_its_reason():
+    rows = {}
+    for line in section(page("volumes.md"), "## What is refused, and why").splitlines():
+        if line.startswith("| `"):
+            code, _accepted, reason = line.strip("| ").split(" | ")
+            rows[code.strip("`")] = reason
+    assert rows == luks2_reasons.WHY
+
+
+def test_profiles_of_volumes_are_described():
+    described = first_column(section(page("formats.md"), "## Volume profile"))
+    assert described == {"schema", *volume_profile_file.FIELDS}
+
+
 # --- docs/manifest.md -----------------------------------------------------------------------
 
 
 def test_every_manifest_key_is_described():
     text = page("manifest.md")
-    for table, keys in manifest._KEYS.items():
-        title = "## [[volume]]" if table == "volume" else f"## [{table}]"
+    for table, known in manifest._KEYS.items():
+        title = f"## [[{table}]]" if table in manifest._ARRAYS else f"## [{table}]"
         described = first_column(section(text, title))
-        assert described == set(keys), title
+        assert described == set(known), title
 
 
 def test_manifest_defaults_are_the_codes():
@@ -345,6 +394,61 @@ def test_event_log_vectors():
     assert given["software register after both"] == register.replay(phases).hex()
 
 
+SECRET = bytes(range(32))
+EXAMPLE = VolumeRecord(
+    uuid=bytes.fromhex(UUID.replace("-", "")), profile=VOLUME.profile, generation=7,
+    data_sectors=62704, tcb=0, guest_svn=0, nonce=SECRET,
+)  # fmt: skip
+
+
+def test_vectors_of_volume_keys():
+    given = {
+        name.removeprefix("volume key, "): value
+        for name, value in vectors().items()
+        if name.startswith("volume key, ")
+    }
+    assert len(given) == 5
+    for name, value in given.items():
+        profile, role = name.split(", ")
+        assert keys.derive(SECRET, uuid=UUID, profile=profile, role=role).hex() == value, name
+    event = next(name for name in vectors() if name.startswith("volume-key event"))
+    in_use = bytes.fromhex(given["headerless/hmac/4096, xts"] + given["headerless/hmac/4096, hmac"])
+    content, digests = opening.key_event(VOLUME, in_use, ("sha256",))
+    assert event.endswith(f", {content.decode()}")
+    assert vectors()[event] == digests[0][1].hex()
+
+
+def test_vectors_of_the_volume_record():
+    given = vectors()
+    key = bytes.fromhex(given["volume key, headerless/hmac/4096, record"])
+    data = volume_record.pack(EXAMPLE, key)
+    assert given["volume record, bytes 0 to 151"] == data[:152].hex()
+    assert given["volume record, HMAC"] == data[480:512].hex()
+    assert given["volume record, SHA-256 of all 4096 bytes"] == sha256(data).hexdigest()
+
+
+def test_the_table_of_the_volume_record_is_its_layout():
+    rows = [
+        [int(cell) for cell in line.strip("|").split("|")[:2]]
+        for line in section(page("formats.md"), "## Volume record").splitlines()
+        if re.match(r"\| \d", line)
+    ]
+    at = 0
+    for offset, size in rows[:-1]:
+        assert offset == at
+        at += size
+    assert at == volume_record._FIELDS.size
+    assert rows[-1] == [volume_record._MAC_OFFSET, volume_record._MAC_BYTES]
+    ciphers = {
+        line.split("|")[1].strip(" `"): line
+        for line in section(page("formats.md"), "## Keys of a volume").splitlines()
+        if line.startswith("| `")
+    }
+    for name, cipher in crypt.CIPHERS.items():
+        # "hmac" is a role and an integrity: the row of the cipher is the later one.
+        assert f"`{cipher.text}`" in ciphers[name]
+
+
 def test_event_table_is_the_codes():
     rows = {}
     for line in section(page("formats.md"), "### Events").splitlines():
@@ -360,6 +464,7 @@ def test_event_table_is_the_codes():
 
 
 def test_event_order_is_the_codes():
+    """Those of keys are no prediction: digests and words of theirs depend on who released them."""
     made = boot_events(
         policy(workload=("/opt/app",)), policy_bytes=b"{}", cmdline=b"quiet",
         workload=bytes(32), tpm_absent=True, instance=bytes(32),
@@ -370,6 +475,9 @@ def test_event_order_is_the_codes():
         if re.match(r"\| \d", line)
     ]
     kinds = [event.kind for event in made]
+    at = order.index("key-release")
+    assert order[at - 1 : at + 3] == ["instance", *replay.KEY_EVENTS, "workload"]
+    del order[at : at + 2]
     assert list(dict.fromkeys(order)) == list(dict.fromkeys(kinds))
 
 
@@ -387,7 +495,8 @@ def documented_fields(title: str) -> set[str]:
 
 
 def test_policy_fields():
-    tree = policy_document.to_tree(policy(workload=("/opt/app",)))
+    made = replace(policy(workload=("/opt/app",)), encrypted=(VOLUME,), brokers=(BROKER,))
+    tree = policy_document.to_tree(made)
     tree["cmdline"]["variable"] = {}
     assert documented_fields("## policy.json") == fields(tree)
     assert policy_document.SCHEMA in page("formats.md")
@@ -482,6 +591,7 @@ EXAMPLES = {
     "<name>": "mounts",
     "<ms>": "3",
     "<code>": "disk-missing",
+    "<exact>": "record-mac",
     "<init>": "/sbin/init",
     "<n>": "0",
     "<sentence>": "serial:root did not appear",

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from troth.documents.policy import InstanceRules
+from troth.documents.policy import InstanceRules, Network
 from troth.documents.toml_source import key_lines
 from troth.errors import ManifestError
 from troth.image.inputs import manifest, manifest_records
@@ -483,21 +483,55 @@ def test_instance_rules_that_are_refused(text, code, line):
     assert (error.code, error.where) == (code, f"/src/troth.toml:{line}")
 
 
-ENCRYPTED = (
-    '[[volume]]\nname="data"\nformat="headerless"\nmount="/var/lib/app"\n'
-    'key="kbs:///default/disk-key/data"\n'
-)
+NET = BASE + "[network]\n"
+STATIC = NET + 'method = "static"\naddress = "192.0.2.10/24"\n'
+
+
+def test_network():
+    assert read(BASE).network is None
+    assert read(NET + 'method = "dhcp"\n').network == Network("dhcp", "", "", (), False, 20)
+    found = read(STATIC + 'router = "192.0.2.1"\ndns = ["192.0.2.53"]\ntimeout_s = 7\n').network
+    assert found == Network("static", "192.0.2.10/24", "192.0.2.1", ("192.0.2.53",), False, 7)
+    text = NET + 'method = "static"\naddress = "2001:db8::10/64"\nipv6 = true\n'
+    assert read(text).network == Network("static", "2001:db8::10/64", "", (), True, 20)
+    text = TAKES + 'network = ["dhcp"]\n[network]\nmethod = "instance"\nipv6 = true\n'
+    assert read(text).network == Network("instance", "", "", (), True, 20)
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "line"),
+    [
+        (NET, "manifest-missing-key", 11),
+        (NET + 'method = "slaac"\n', "manifest-value", 12),
+        (NET + 'method = "dhcp"\naddress = "192.0.2.10/24"\n', "manifest-conflict", 13),
+        (NET + 'method = "dhcp"\nrouter = "192.0.2.1"\n', "manifest-conflict", 13),
+        (NET + 'method = "dhcp"\ndns = ["192.0.2.1"]\n', "manifest-conflict", 13),
+        (NET + 'method = "dhcp"\nipv6 = true\n', "manifest-conflict", 13),
+        (NET + 'method = "dhcp"\ntimeout_s = 0\n', "manifest-value", 13),
+        (NET + 'method = "dhcp"\ntimeout_s = 301\n', "manifest-value", 13),
+        (NET + 'method = "dhcp"\ntimeout_s = 60\n[fail]\ndeadline_s = 60\n',
+         "manifest-conflict", 13),
+        (NET + 'method = "dhcp"\nidentity = 1\n', "manifest-unknown-key", 13),
+        (NET + 'method = "instance"\n', "manifest-conflict", 12),
+        (TAKES + 'hostname = true\n[network]\nmethod = "instance"\n', "manifest-conflict", 14),
+        (NET + 'method = "static"\n', "manifest-missing-key", 11),
+        (NET + 'method = "static"\naddress = "192.0.2.10"\n', "manifest-value", 13),
+        (NET + 'method = "static"\naddress = "169.254.1.1/16"\n', "manifest-value", 13),
+        (STATIC + 'router = "198.51.100.1"\n', "manifest-value", 13),
+        (STATIC + 'dns = ["broker.example"]\n', "manifest-value", 13),
+        (STATIC + 'dns = ["2001:db8::1"]\n', "manifest-conflict", 14),
+        (NET + 'method = "static"\naddress = "2001:db8::10/64"\n', "manifest-conflict", 13),
+    ],
+)  # fmt: skip
+def test_networks_that_are_refused(text, code, line):
+    error = refused(text)
+    assert (error.code, error.where) == (code, f"/src/troth.toml:{line}")
 
 
 @pytest.mark.parametrize(
     "text",
     [
         BASE + 'vtpm_kind = "svsm"\n',
-        BASE + ENCRYPTED,
-        BASE + ENCRYPTED + 'integrity = "aes-gcm"\ndevice = "serial:data"\n',
-        BASE + ENCRYPTED.replace("headerless", "luks2"),
-        BASE.replace("[handover]", 'overlay = "data"\n[handover]') + ENCRYPTED,
-        BASE + "[network]\n",
     ],
 )
 def test_keys_of_later_versions_are_known_and_refused(text):
@@ -505,12 +539,6 @@ def test_keys_of_later_versions_are_known_and_refused(text):
     assert error.code == "not-in-this-version"
     assert error.message.startswith("not in this version: needs ")
     assert error.exit_status == 2
-
-
-def test_encrypted_volumes_are_checked_before_they_are_refused():
-    assert refused(BASE + ENCRYPTED.replace("kbs:", "kbx:")).hint == 'did you mean "kbs:"?'
-    assert refused(BASE + ENCRYPTED + 'source = "x"\n').code == "manifest-conflict"
-    assert refused(BASE + ENCRYPTED + 'integrity = "no"\n').code == "manifest-value"
 
 
 def test_absent_file(tmp_path):

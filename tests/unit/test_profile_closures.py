@@ -13,16 +13,31 @@ from pathlib import Path
 
 import pytest
 
-from made_policy import INSTANCE, policy
+from made_policy import INSTANCE, NETWORK, policy
+from made_volumes import BROKER, VOLUME
 from troth.documents import stages
 from troth.documents.policy import Attest
 from troth.image.inputs import interpreter as python
-from troth.image.packing import initramfs, profile, python_closure
+from troth.image.packing import initramfs, package, profile, python_closure
 from troth.record import replace
 
 LISTS = Path(__file__).parent / "data"
 #: The lists are those of Debian 12's interpreter; another one freezes other modules.
 VERSION = "3.11"
+
+
+def sealed(**changes):
+    """A policy with one encrypted volume, whose key is packed unless ``changes`` say else."""
+    volume = replace(VOLUME, **({"key": "file:data", "blank": "format"} | changes))
+    return replace(policy(overlay="none", snp="simulated"), encrypted=(volume,))
+
+
+def asking(key="kbs:///default/disk-key/data"):
+    """A policy whose key a broker releases."""
+    made = sealed(key=key, blank="refuse")
+    return replace(made, brokers=(replace(BROKER, trust_domain="example.org"),), network=NETWORK)
+
+
 POLICIES = {
     "base": policy(volumes=(), overlay="none", kind="supervise"),
     "verity": policy(overlay="none"),
@@ -30,6 +45,12 @@ POLICIES = {
     "snp": policy(overlay="none", snp="required"),
     "simulated": policy(overlay="none", snp="simulated"),
     "instance": policy(overlay="none", snp="required", instance=INSTANCE),
+    "network": replace(policy(overlay="none"), network=NETWORK),
+    "volumes": sealed(),
+    "volumes-luks2": sealed(format="luks2", blank="refuse"),
+    "keys-snp": sealed(key="snp:"),
+    "keys-broker": asking(),
+    "keys-spiffe": asking(key="spiffe://example.org/vm/shop"),
     "quote": replace(policy(overlay="none", snp="simulated"), attest=Attest(quote=True)),
 }
 #: Each costs a boot more than all its mounts; a short-lived worker may use them, PID 1 not.
@@ -63,7 +84,11 @@ def test_closure_is_the_committed_one(target, name):
     chosen = profile.profiles_of(wanted)
     assert name in [item.name for item in chosen]
     eager = imported(target, wanted)
-    closure = python_closure.close(target, initramfs.entry_modules(wanted, chosen))
+    closure = python_closure.close(
+        target,
+        initramfs.entry_modules(wanted, chosen),
+        packages=package.of_profiles(chosen),
+    )
     packed = {module.name for module in closure.modules} - eager
     lines = [f"import {module}" for module in sorted(eager)]
     lines += [f"pack {module}" for module in sorted(packed)]
@@ -121,6 +146,42 @@ def test_a_simulated_image_has_nothing_of_the_hosts_half():
         "troth.simulated.wire",
     }
     assert not [word for word in lines if "cryptography" in word]
+
+
+def test_of_pyroute2_only_its_messages_are_packed(target):
+    """Its own sockets bring asyncio, ssl and unittest; its __init__ all of it."""
+    lines = (LISTS / "profile-network.txt").read_text().splitlines()
+    assert {line for line in lines if "pyroute2" in line} == {
+        f"pack pyroute2.{name}"
+        for name in ("common", "netlink", "netlink.exceptions", "netlink.rtnl",
+                     "netlink.rtnl.ifaddrmsg", "netlink.rtnl.rtmsg")
+    }  # fmt: skip
+    heavy = {"asyncio", "ssl", "unittest", "multiprocessing", "subprocess", "hashlib"}
+    assert not {line.split()[1] for line in lines} & heavy
+    for name, wanted in POLICIES.items():
+        others = (LISTS / f"profile-{name}.txt").read_text()
+        assert (wanted.network is not None) == ("pyroute2" in others), name
+        assert (wanted.network is not None) == ("virtio_net" in kernel_modules(wanted)), name
+
+
+SEALED = [name for name, wanted in POLICIES.items() if wanted.encrypted]
+
+
+@pytest.mark.parametrize("name", SEALED)
+def test_pid1_has_nothing_of_what_its_worker_uses(target, name):
+    """SECURITY S19: who never loads what handles keys cannot keep one."""
+    eager = imported(target, POLICIES[name])
+    assert {"troth.boot.keys", "troth.boot.volumes"} <= eager
+    rooms = ("troth.volumes", "troth.ciphers", "troth.boot.key_", "cryptography")
+    alone = {"ssl", "_ssl", "json", "hmac", "socket", "troth.linux.keyring"}
+    assert not {module for module in eager if module.startswith(rooms) or module in alone}
+
+
+def test_only_an_image_with_encrypted_volumes_has_anything_that_opens_them():
+    for name in POLICIES:
+        words = (LISTS / f"profile-{name}.txt").read_text().split()
+        found = [word for word in words if word.startswith(("troth.volumes", "troth.boot.key_"))]
+        assert bool(found) == (name in SEALED), name
 
 
 def kernel_modules(wanted):

@@ -9,7 +9,7 @@ import pytest
 
 from troth.errors import BuildError, HostError
 from troth.image.inputs import interpreter as python
-from troth.image.packing import python_closure
+from troth.image.packing import package, python_closure
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +81,62 @@ def test_guarded_imports_may_be_missing_others_not(target, root):
     with pytest.raises(BuildError, match="no_such_thing") as caught:
         names(target, place, "troth.bare")
     assert caught.value.code == "python-import"
+
+
+def foreign(tmp_path, name="made_heavy"):
+    """A package whose own ``__init__`` nobody may run, with one module that is wanted."""
+    place = tmp_path / "elsewhere" / name
+    (place / "part").mkdir(parents=True)
+    (place / "__init__.py").write_text("raise SystemExit('run')\n")
+    (place / "part/__init__.py").write_text("")
+    (place / "part/wanted.py").write_text(f"import colorsys\nimport {name}.part.other\n")
+    (place / "part/other.py").write_text("")
+    (place / "part/stranger.py").write_text("raise SystemExit('run')\n")
+    return place
+
+
+def test_of_another_package_only_what_is_imported(target, root, tmp_path):
+    place = root(first="def run():\n    from made_heavy.part.wanted import colorsys\n")
+    closure = python_closure.close(
+        target, [("troth.first", "test")], root=place, packages={"made_heavy": foreign(tmp_path)}
+    )
+    paths = {module.path for module in closure.modules}
+    assert {path for path in paths if "made_heavy" in path} == {
+        "made_heavy/part/__init__.pyc", "made_heavy/part/wanted.pyc", "made_heavy/part/other.pyc",
+    }  # fmt: skip
+    assert "colorsys.pyc" in paths
+
+
+def test_another_package_that_no_profile_names(target, root, tmp_path, monkeypatch):
+    place = foreign(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(place.parent))
+    with pytest.raises(BuildError) as caught:
+        names(target, root(first="import made_heavy.part.wanted\n"), "troth.first")
+    assert caught.value.code == "python-import"
+
+
+def test_a_module_from_outside_its_package(target, root, tmp_path):
+    """What a packed module brings from a place that nobody declared is refused as ever."""
+    place = foreign(tmp_path)
+    (place / "part/wanted.py").write_text(
+        f"import sys\nsys.path.append({str(tmp_path)!r})\nimport made_stray\n"
+    )
+    (tmp_path / "made_stray.py").write_text("")
+    with pytest.raises(BuildError) as caught:
+        python_closure.close(
+            target, [("troth.first", "test")],
+            root=root(first="import made_heavy.part.wanted\n"), packages={"made_heavy": place},
+        )  # fmt: skip
+    assert caught.value.code == "python-origin"
+
+
+def test_a_package_is_found_without_running_it(tmp_path, monkeypatch):
+    place = foreign(tmp_path)
+    monkeypatch.syspath_prepend(str(place.parent))
+    assert package.find("made_heavy") == place
+    with pytest.raises(BuildError) as caught:
+        package.find("made_none")
+    assert caught.value.code == "package-missing"
 
 
 def test_the_policy_twin_need_not_exist_yet(target, root):

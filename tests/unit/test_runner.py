@@ -239,6 +239,7 @@ def test_artefact_names_stay_in_the_bundle(bundle, capsys, name):
         (["--sim-control", "x"], "sim-snp"),
         (["--disk", "UPPER=/dev/null"], "usage"),
         (["--disk", "data=/nonexistent"], "disk-file"),
+        (["--forward", "1:2", "--no-network"], "usage"),
         (["--forward", "80"], "usage"),
         (["--forward", "0:80"], "usage"),
         (["--forward", "80:65536"], "usage"),
@@ -277,6 +278,29 @@ def test_the_command_line_of_qemu(tmp_path, bundle, capsys):
     assert "-m 512 " in line
     assert line.endswith(" -S\n")
     assert "swtpm" not in line
+
+
+NETWORK = {"method": "dhcp"}
+
+
+@pytest.mark.parametrize(
+    ("network", "words", "nic"),
+    [
+        (None, [], "-nic none"),
+        (None, ["--forward", "8080:80"], "restrict=on,hostfwd=tcp:127.0.0.1:8080-:80"),
+        (NETWORK, [], "-nic user,model=virtio-net-pci -"),
+        (NETWORK, ["--forward", "8080:80"],
+         "-nic user,model=virtio-net-pci,hostfwd=tcp:127.0.0.1:8080-:80"),
+        (NETWORK, ["--no-network"], "-nic none"),
+        (None, ["--no-network"], "-nic none"),
+    ],
+)  # fmt: skip
+def test_only_a_bundle_with_a_network_reaches_out(tmp_path, capsys, network, words, nic):
+    folder = make_bundle(tmp_path / "b", network=network)
+    assert main(["run", str(folder), "--dry-run", "--qemu-arg=-S", *words]) == 0
+    line = capsys.readouterr().out
+    assert nic in line
+    assert ("restrict=on" in line) == (network is None and "--forward" in words)
 
 
 OVMF = qemu.load_description().ovmf

@@ -53,7 +53,9 @@ def prepare(*, manager: str) -> None:
     Raises ``Refusal`` ``agent-start``.
     """
     try:
-        _make(TURN, b"", mode=0o600)
+        if not os.path.exists(TURN):
+            # Else the key worker has asked for a report; nobody but PID 1's own has run yet.
+            _make(TURN, b"", mode=0o600)
         if manager == "systemd":
             with open(f"{RUNTIME}/etc/troth/{UNIT}", "rb", buffering=0) as file:
                 _make(f"{UNITS}/{UNIT}", file.read(), mode=0o644)

@@ -29,6 +29,8 @@ def run(state: State) -> None:
     Raises ``Refusal`` ``disk-missing``, ``disk-duplicate``, ``instance-missing``.
     """
     wanted = {volume.name: volume.device for volume in state.policy.volumes}
+    # A verified volume inside an encrypted one has its name, and lies on the same disk.
+    wanted |= {volume.name: volume.device for volume in state.policy.encrypted}
     if _names_instance(state):
         wanted[INSTANCE_SERIAL] = f"serial:{INSTANCE_SERIAL}"
     end_ns = time.monotonic_ns() + state.policy.fail.device_timeout_s * 1_000_000_000

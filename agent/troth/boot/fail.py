@@ -12,7 +12,7 @@ import os
 import time
 
 from troth.documents import event_log
-from troth.linux import kmsg, power
+from troth.linux import kmsg, power, signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 #: From the refusal to the end of the machine at the latest: a TPM that does not answer
 #: (10 s), a console that nobody reads (2 s), drivers that hang in their shutdown.
 _FORCE_S = 20.0
+#: What the console shows instead of a sentence that would tell the host something.
+_VEIL = "the details stay in the guest"
 #: Held by whoever ends the machine, and never given back.
 _ending = _thread.allocate_lock()
 
@@ -70,19 +72,29 @@ def stay_if_ending() -> None:
         _sleep_for_ever()
 
 
-def refuse(state: State, code: str, sentence: str) -> NoReturn:
-    """End this boot. The last console line is ``troth: refused <code>: <sentence>``."""
+def refuse(state: State, code: str, sentence: str, *, exact: str = "") -> NoReturn:
+    """End this boot. The last console line is ``troth: refused <code>: <sentence>``.
+
+    ``exact``: a code that, with the sentence, is kept from the host unless the policy says
+    otherwise (SECURITY S41).
+    """
     if not _ending.acquire(blocking=False):
         _sleep_for_ever()
-    _end_boot(state, code, sentence)
+    _end_boot(state, code, sentence, exact)
 
 
-def _end_boot(state: State, code: str, sentence: str) -> NoReturn:
+def _end_boot(state: State, code: str, sentence: str, exact: str = "") -> NoReturn:
     policy = getattr(state, "policy", None)
     action = policy.fail.action if policy is not None else "poweroff"
     if action != "halt":
         _thread.start_new_thread(_force_later, ())
-    state.say(f"troth: stage {state.stage} failed {code}")
+    _end_workers(state)
+    failed = code
+    if exact and policy is not None and policy.fail.detail == "console":
+        failed, sentence = f"{code} {exact}", f"{exact}: {sentence}"
+    elif exact:
+        sentence = _VEIL
+    state.say(f"troth: stage {state.stage} failed {failed}")
     lost = _measure(state, code)
     if lost:
         state.say(f"troth: the refusal could not be measured: {lost}")
@@ -92,6 +104,16 @@ def _end_boot(state: State, code: str, sentence: str) -> NoReturn:
         # No console to speak to; the log line above and the power-off remain.
         state.say(f"troth: refused {code}: {sentence}")
     end(action)
+
+
+def _end_workers(state: State) -> None:
+    """Processes that hold keys go first: whatever hangs later, their memory is gone."""
+    for pid in state.workers:
+        try:
+            os.kill(pid, signals.KILL)
+        except OSError:
+            # It has ended, and nobody has heard of it yet.
+            continue
 
 
 def _measure(state: State, code: str) -> str:

@@ -60,10 +60,13 @@ def close(state: State) -> ModuleType | None:
     """Seal, close and give up what only the boot may use; afterwards the next root is "/".
 
     What starts the agent (``boot.agent``) comes back where the policy has one.
-    Raises ``Refusal`` ``init-missing``, ``root-unit-shadowed``, ``agent-start``,
-    ``kernel-open``, ``lockdown``, ``tpm-*``.
+    Raises ``Refusal`` ``network-down``, ``init-missing``, ``root-unit-shadowed``,
+    ``agent-start``, ``kernel-open``, ``lockdown``, ``tpm-*``.
     """
     begun_ns = time.monotonic_ns()
+    if state.network is not None:
+        # Whatever needed it has closed it before; nothing of it may reach the next init.
+        state.network.close()
     policy = state.policy
     root = SYSROOT if policy.volumes else ""
     _check_init(root, policy.handover.argv[0])

@@ -36,7 +36,7 @@ def main(environ: dict[str, str]) -> None:
             state.say(f"troth: stage {name} ok {duration_ms}")
         raise RuntimeError("the last stage returned")  # noqa: TRY301 - judged like any other
     except TrothError as error:
-        fail.refuse(state, error.code, str(error))
+        fail.refuse(state, error.code, str(error), exact=getattr(error, "exact", ""))
     except BaseException as error:  # noqa: BLE001 - PID 1's last line: nothing may escape
         where = _innermost(error)
         fail.refuse(state, "stage-raised", f"{type(error).__name__}: {error} ({where})")

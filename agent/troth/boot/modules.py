@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 DIRECTORY = "/modules"
 #: Drivers that refuse to be loaded (ENODEV) on a machine without their device, and whose
 #: absence a later stage judges: stage tee says ``snp-missing``.
-_JUDGED_LATER = ("sev-guest",)
+#: Without AES instructions the kernel has its plain cipher.
+_JUDGED_LATER = ("sev-guest", "aesni-intel")
 
 
 def run(state: State) -> None:

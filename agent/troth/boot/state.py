@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from troth.abi.snp_report import SnpReport
+    from troth.boot.keys import KeyWorker
     from troth.documents.policy import Policy
     from troth.linux.block import Disk
     from troth.linux.dm import Map
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
 
         def cancel(self) -> None:
             """The boot is over in time."""
+
+    class Connection(Protocol):
+        """The network before the handover (``network.Worker``)."""
+
+        def close(self) -> None:
+            """Take it down; nothing where that is done. ``Refusal`` ``network-down``."""
 
 
 #: The new root is put together here, and everything it stands on beside it.
@@ -34,10 +41,13 @@ class State:
     ``environ``, ``arguments``: as the kernel gave them; ``names``: what the
     rootfs held before anything was mounted; ``cmdline``: as found, without
     newline; ``log``: None until stage tee; ``tpm_clock``: resets, restarts and
-    milliseconds before the first event, where the policy wants quotes; ``disks``
-    and ``maps``: by volume name; ``own_report``: after stage tee, where the policy
-    wants SNP; ``sealed``: after the caps, when nothing may be measured any more;
-    ``times_ms``: (stage, duration).
+    milliseconds before the first event, where the policy wants quotes; ``disks``,
+    ``maps`` (verified) and ``opened`` (decrypted): by volume name;
+    ``own_report``: after stage tee, where the policy wants SNP; ``sealed``:
+    after the caps, when nothing may be measured any more;
+    ``times_ms``: (stage, duration); ``workers``: processes that a refusal ends first;
+    ``key_worker``: from stage keys to stage volumes; ``network``: from stage network to
+    stage volumes, where the policy has one.
     """
 
     __slots__ = (
@@ -47,10 +57,13 @@ class State:
         "disks",
         "environ",
         "guard",
+        "key_worker",
         "kmsg",
         "log",
         "maps",
         "names",
+        "network",
+        "opened",
         "own_report",
         "policy",
         "policy_bytes",
@@ -61,6 +74,7 @@ class State:
         "tpm",
         "tpm_clock",
         "tpm_kind",
+        "workers",
     )
 
     def __init__(self, environ: dict[str, str], arguments: list[str], started_ns: int) -> None:
@@ -81,9 +95,13 @@ class State:
         self.tpm_kind = ""
         self.disks: dict[str, Disk] = {}
         self.maps: dict[str, Map] = {}
+        self.opened: dict[str, Map] = {}
         self.own_report: SnpReport | None = None
+        self.network: Connection | None = None
         self.sealed = False
         self.times_ms: list[tuple[str, int]] = []
+        self.workers: list[int] = []
+        self.key_worker: KeyWorker | None = None
 
     @property
     def events(self) -> EventLog:

@@ -14,6 +14,7 @@ import os
 from troth.abi import dm, verity_sb
 from troth.abi.hashes import BANKS
 from troth.errors import FormatError, Refusal
+from troth.linux import block
 from troth.linux.dm import Control
 from troth.measure import verity_geometry
 
@@ -31,6 +32,9 @@ def run(state: State) -> None:
     try:
         for volume in state.policy.volumes:
             disk = state.disks[volume.name]
+            below = state.opened.get(volume.name)
+            if below is not None:
+                disk = block.of_map(below.minor)
             check_path(volume, disk)
             state.maps[volume.name] = _map(control, volume, disk)
     finally:

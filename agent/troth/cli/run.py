@@ -165,6 +165,8 @@ def make_plan(options: Namespace, bundle: bundle_dir.BundleDir) -> runner.Plan:
     wants_tpm = not options.no_tpm and bundle.bundle.vtpm != "none"
     if options.tpm_state is not None and not wants_tpm:
         raise UsageError("usage", "--tpm-state without a TPM: see --no-tpm and the bundle's vtpm")
+    if options.forward and options.no_network:
+        raise UsageError("usage", "--forward needs the network device that --no-network leaves out")
     machine = qemu.Machine(
         kernel=bundle.kernel,
         initramfs=bundle.initramfs,
@@ -185,6 +187,7 @@ def make_plan(options: Namespace, bundle: bundle_dir.BundleDir) -> runner.Plan:
         tpm_socket=None,
         monitor_socket=_DRY_RUN_FOLDER / "monitor",
         extra=tuple(options.qemu_arg),
+        network=bundle.network and not options.no_network,
     )
     return runner.Plan(
         machine=machine,

@@ -19,12 +19,16 @@ CONTENT_TYPE = "troth"
 POLICY, CMDLINE, VERITY, PHASE = "policy", "cmdline", "verity", "phase"
 WORKLOAD, CAP, REFUSED, TPM_ABSENT = "workload", "cap", "refused", "tpm-absent"
 INSTANCE = "instance"
+#: Who released which key; and the key itself, as a keyed digest that nobody else can make.
+KEY_RELEASE, VOLUME_KEY = "key-release", "volume-key"
 PCR_OF = {
     POLICY: 14,
     CMDLINE: 14,
     VERITY: 15,
     PHASE: 11,
     INSTANCE: 14,
+    KEY_RELEASE: 15,
+    VOLUME_KEY: 15,
     WORKLOAD: 14,
     REFUSED: 14,
     TPM_ABSENT: 14,
@@ -49,6 +53,11 @@ class Event:
 def verity_content(name: str, root_hash: str) -> bytes:
     """Content of a ``verity`` event, the text systemd-veritysetup uses too."""
     return f"verity:{name}:{root_hash}:".encode()
+
+
+def volume_key_content(map_name: str, uuid: str) -> bytes:
+    """Content of a ``volume-key`` event, the text that systemd-cryptsetup measures by."""
+    return f"cryptsetup:{map_name}:{uuid}".encode()
 
 
 def is_text(content: bytes) -> bool:

@@ -56,11 +56,12 @@ def network(reader: strict.Reader) -> Network:
         dns=reader.texts("dns") if reader.has("dns") else (),
     )
     reader.close()
-    _check_static(found)
+    check_static(found)
     return found
 
 
-def _check_static(found: Network) -> None:
+def check_static(found: Network) -> None:
+    """Refuse what no guest can be given; ``FormatError`` ``instance-form``."""
     host, slash, length = found.address.partition("/")
     own = _unicast(host)
     if not slash or not re.fullmatch(r"[1-9][0-9]{0,2}", length) or int(length) > own.max_prefixlen:

@@ -16,6 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from troth.documents.policy_keys import Broker, Encrypted
+
 SCHEMA = "troth-policy-v1"
 
 
@@ -116,6 +118,27 @@ class InstanceRules:
     values: dict[str, tuple[str, ...]]
 
 
+DHCP, STATIC, FROM_INSTANCE = "dhcp", "static", "instance"
+
+
+@record
+class Network:
+    """The one network device before the handover (stage network).
+
+    ``method``: "dhcp", "static", or "instance" (what the instance configuration says).
+    Of "static" alone: ``address`` with its prefix length, ``router`` ("" for none),
+    ``dns`` (at most three addresses). ``ipv6``: whether the kernel speaks IPv6 there;
+    ``timeout_s``: for the device and its address together.
+    """
+
+    method: str
+    address: str
+    router: str
+    dns: tuple[str, ...]
+    ipv6: bool
+    timeout_s: int
+
+
 NEVER, RAW_ROOT, RAW_GROUP = "never", "root", "group"
 
 
@@ -161,6 +184,9 @@ class Policy:
     acpi_aml: str
     attest: Attest = Attest()
     instance: InstanceRules | None = None
+    encrypted: tuple[Encrypted, ...] = ()
+    brokers: tuple[Broker, ...] = ()
+    network: Network | None = None
 
 
 def from_tree(tree: dict[str, Any]) -> Policy:
@@ -210,7 +236,27 @@ def from_tree(tree: dict[str, Any]) -> Policy:
             quote=tree["attest"]["quote"],
         ),
         instance=None if tree["instance"] is None else instance_rules(tree["instance"]),
+        encrypted=_encrypted(tree["encrypted"]),
+        brokers=_brokers(tree["brokers"]),
+        network=None if tree["network"] is None else network_rules(tree["network"]),
     )
+
+
+def _encrypted(trees: list[dict[str, Any]]) -> tuple[Encrypted, ...]:
+    if not trees:
+        return ()
+    # Here, so that images without such volumes pack nothing of them.
+    from troth.documents import policy_keys
+
+    return tuple(policy_keys.encrypted(tree) for tree in trees)
+
+
+def _brokers(trees: list[dict[str, Any]]) -> tuple[Broker, ...]:
+    if not trees:
+        return ()
+    from troth.documents import policy_keys
+
+    return tuple(policy_keys.broker(tree) for tree in trees)
 
 
 def instance_rules(tree: dict[str, Any]) -> InstanceRules:
@@ -221,6 +267,18 @@ def instance_rules(tree: dict[str, Any]) -> InstanceRules:
         network=tuple(tree["network"]),
         brokers=tuple(tree["brokers"]),
         values={name: tuple(words) for name, words in tree["values"].items()},
+    )
+
+
+def network_rules(tree: dict[str, Any]) -> Network:
+    """The network in ``tree``, whose shape is proved as for ``from_tree``."""
+    return Network(
+        method=tree["method"],
+        address=tree["address"],
+        router=tree["router"],
+        dns=tuple(tree["dns"]),
+        ipv6=tree["ipv6"],
+        timeout_s=tree["timeout_s"],
     )
 
 
@@ -293,7 +351,16 @@ def to_tree(policy: Policy) -> dict[str, Any]:
             "extend": [{"user": rule.user, "unit": rule.unit} for rule in policy.attest.extend],
         },
         "instance": None if policy.instance is None else _instance_tree(policy.instance),
+        "encrypted": [_plain(volume) for volume in policy.encrypted],
+        "brokers": [_plain(broker) for broker in policy.brokers],
+        "network": None if policy.network is None else _network_tree(policy.network),
     }
+
+
+def _plain(value: Encrypted | Broker) -> dict[str, Any]:
+    from troth.documents import policy_keys
+
+    return policy_keys.tree_of(value)
 
 
 def _instance_tree(rules: InstanceRules) -> dict[str, Any]:
@@ -303,6 +370,17 @@ def _instance_tree(rules: InstanceRules) -> dict[str, Any]:
         "network": list(rules.network),
         "brokers": list(rules.brokers),
         "values": {name: list(words) for name, words in rules.values.items()},
+    }
+
+
+def _network_tree(network: Network) -> dict[str, Any]:
+    return {
+        "method": network.method,
+        "address": network.address,
+        "router": network.router,
+        "dns": list(network.dns),
+        "ipv6": network.ipv6,
+        "timeout_s": network.timeout_s,
     }
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: What the handover imports by name where a policy has an agent, and the agent itself.
 AGENT_START, AGENT = "troth.boot.agent", "troth.attest.agent"
+#: What stage keys starts as a process of its own.
+KEY_WORKER = "troth.boot.key_worker"
 
 
 def _always(_policy: Policy) -> bool:
@@ -32,12 +34,20 @@ def _has_volumes(policy: Policy) -> bool:
     return bool(policy.volumes)
 
 
+def _has_keys(policy: Policy) -> bool:
+    return bool(policy.encrypted)
+
+
 def _has_disks(policy: Policy) -> bool:
-    return bool(policy.volumes) or _takes_instance(policy)
+    return _has_volumes(policy) or _has_keys(policy) or _takes_instance(policy)
 
 
 def _takes_instance(policy: Policy) -> bool:
     return policy.instance is not None
+
+
+def _needs_network(policy: Policy) -> bool:
+    return policy.network is not None
 
 
 def _has_workload(policy: Policy) -> bool:
@@ -62,6 +72,9 @@ STAGES: tuple[tuple[str, str, Callable[[Policy], bool]], ...] = (
     ("tee", "troth.boot.tee_simulated", _snp_is("simulated")),
     ("devices", "troth.boot.devices", _has_disks),
     ("instance", "troth.boot.instance", _takes_instance),
+    ("network", "troth.boot.network", _needs_network),
+    ("keys", "troth.boot.keys", _has_keys),
+    ("volumes", "troth.boot.volumes", _has_keys),
     ("verity", "troth.boot.verity", _has_volumes),
     ("root", "troth.boot.root", _has_volumes),
     ("workload", "troth.boot.workload", _has_workload),

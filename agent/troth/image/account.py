@@ -66,7 +66,12 @@ def _manifest(
             acpi_aml=made.policy.acpi_aml,
             compression=manifest.image.compression,
             artefacts=tuple(artefacts),
-            disks=tuple(bundle.Disk(name, build.image_name(name)) for name, _image in made.images),
+            # What lies inside an encrypted disk is attached as that disk, by whoever runs it.
+            disks=tuple(
+                bundle.Disk(name, build.image_name(name))
+                for name, _image in made.images
+                if name not in {volume.name for volume in manifest.encrypted}
+            ),
             packed=packed,
         )
     )

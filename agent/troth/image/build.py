@@ -114,6 +114,7 @@ def make(
                     profiles=profiles,
                     extra_python=manifest.initramfs.python,
                     files=manifest.initramfs.files,
+                    key_files=manifest.key_files,
                 )
             )
             policy_bytes = policy_json.print_(policy)
@@ -175,6 +176,7 @@ def _images(
     if manifest.root is not None:
         points = [*root.ROOT_MOUNT_POINTS]
         points += [(volume.mount, 0o755) for volume in manifest.volumes]
+        points += [(volume.mount, 0o755) for volume in manifest.encrypted if volume.mount]
         points += [(path, 0o755) for path in manifest.root.overlay_paths if path != "/"]
         request = root.RootRequest(
             source=manifest.root.source,
@@ -188,13 +190,13 @@ def _images(
             where=manifest.where("root", "source"),
         )
         made.append(("root", _image(request, stage, work=work, progress=progress)))
-    for index, volume in enumerate(manifest.volumes):
+    for volume in manifest.volumes:
         request = root.RootRequest(
             source=volume.source,
             image_name=manifest.image.name,
             volume=volume.name,
             mtime_s=epoch_s,
-            where=manifest.where("volume", index, "source"),
+            where=manifest.where("volume", volume.index, "source"),
         )
         made.append((volume.name, _image(request, stage, work=work, progress=progress)))
     return tuple(made)

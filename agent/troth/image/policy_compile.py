@@ -57,6 +57,9 @@ def cmdline(manifest: Manifest) -> str:
     words = [*_BASE_WORDS]
     if image.acpi == "off":
         words.append("acpi=off")
+    if manifest.encrypted:
+        # What the key worker leaves behind is overwritten as its memory is given back (S19).
+        words.append("init_on_free=1")
     words.extend(image.cmdline)
     words.extend(f"{key}={values[0]}" for key, values in image.cmdline_variable.items())
     return " ".join(words)
@@ -131,6 +134,9 @@ def compile_policy(
             quote=manifest.attest.quote,
         ),
         instance=manifest.instance,
+        encrypted=manifest.encrypted,
+        brokers=manifest.brokers,
+        network=manifest.network,
     )
 
 

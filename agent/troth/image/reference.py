@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
+from troth.documents.policy_keys import UNAUTHENTICATED
 from troth.documents.reference_values import BANKS, OVMF_WORDS, REFUSED, Case, Flags
 from troth.errors import BuildError
 from troth.measure.boot_events import POINTS, boot_events
@@ -80,8 +81,12 @@ def flags(policy: Policy, *, unsigned_modules: bool) -> Flags:
         overlay=policy.overlay,
         overlay_paths=policy.overlay_paths,
         simulated=policy.snp == "simulated",
-        # Every volume of this version is verity; writable ones will say how they are sealed.
-        unauthenticated_volumes=(),
+        unauthenticated_volumes=tuple(
+            # What lies below a verified volume is verified there.
+            volume.name
+            for volume in policy.encrypted
+            if volume.integrity == UNAUTHENTICATED and volume.file_system
+        ),
     )
 
 

@@ -50,6 +50,19 @@ def _number(text: str) -> int:
     return int(text) if text.isdecimal() else 0
 
 
+def of_map(minor: int) -> Disk:
+    """The device-mapper map ``minor`` as a disk that something else can lie on."""
+    name = f"dm-{minor}"
+    return Disk(
+        name=name,
+        serial="",
+        parent="",
+        partition=0,
+        sectors=_number(_read(f"{BASE}/{name}/size")),
+        number=_read(f"{BASE}/{name}/dev"),
+    )
+
+
 def disks() -> tuple[Disk, ...]:
     """All block devices but RAM disks, loops and device-mapper maps, sorted by name."""
     found = []

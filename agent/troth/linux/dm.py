@@ -61,3 +61,18 @@ class Control:
     def status(self, name: str) -> tuple[dm.Target, ...]:
         """The status lines of map ``name``."""
         return self._ask(dm.TABLE_STATUS, dm.request(name, room=_STATUS_BYTES)).targets
+
+    def table(self, name: str) -> tuple[dm.Target, ...]:
+        """The live table of map ``name``, as the kernel writes it."""
+        message = dm.request(name, room=_STATUS_BYTES, flags=dm.STATUS_TABLE)
+        return self._ask(dm.TABLE_STATUS, message).targets
+
+    def remove(self, name: str) -> None:
+        """Take map ``name`` away; ``OSError`` ``EBUSY`` while somebody has it open."""
+        self._ask(dm.DEV_REMOVE, dm.request(name))
+
+    @staticmethod
+    def number(made: Map) -> str:
+        """``major:minor`` of a map, as a table of another one names it."""
+        with open(f"/sys/block/dm-{made.minor}/dev", "rb", buffering=0) as file:
+            return file.read(64).decode("ascii").strip()

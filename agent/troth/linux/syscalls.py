@@ -16,6 +16,8 @@ import _ctypes
 import os
 
 SYS_PIVOT_ROOT = 155
+SYS_ADD_KEY = 248
+SYS_KEYCTL = 250
 SYS_FINIT_MODULE = 313
 SYS_OPENAT2 = 437
 
@@ -48,6 +50,8 @@ _unshare = _prototype("unshare", _INT, _INT)
 _prctl = _prototype("prctl", _INT, _INT, *(_UNSIGNED_LONG,) * 4)
 _finit_module = _prototype("syscall", _LONG, _LONG, _INT, _TEXT, _INT)
 _openat2 = _prototype("syscall", _LONG, _LONG, _INT, _TEXT, _TEXT, _UNSIGNED_LONG)
+_add_key = _prototype("syscall", _LONG, _LONG, _TEXT, _TEXT, _TEXT, _UNSIGNED_LONG, _INT)
+_keyctl = _prototype("syscall", _LONG, _LONG, *(_LONG,) * 3)
 
 
 def _call(function: object, *arguments: object, where: str | None = None) -> int:
@@ -108,3 +112,16 @@ def openat2(directory_fd: int, path: str, *, how: bytes) -> int:
     given beside it.
     """
     return _call(_openat2, SYS_OPENAT2, directory_fd, path.encode(), how, len(how), where=path)
+
+
+def add_key(kind: str, description: str, payload: bytes, *, keyring: int) -> int:
+    """add_key(2): the serial number of the key."""
+    return _call(
+        _add_key, SYS_ADD_KEY, kind.encode(), description.encode(), payload, len(payload), keyring,
+        where=description,
+    )  # fmt: skip
+
+
+def keyctl(operation: int, first: int, second: int) -> int:
+    """keyctl(2) with two arguments."""
+    return _call(_keyctl, SYS_KEYCTL, operation, first, second)

@@ -35,7 +35,8 @@ class BundleDir:
     """An opened bundle: its manifest and where its parts are.
 
     ``supervised``: the policy's handover is to a workload under PID 1;
-    ``instance``: what the policy lets an instance configuration say, None where it takes none.
+    ``instance``: what the policy lets an instance configuration say, None where it takes none;
+    ``network``: the guest uses one before its handover.
     """
 
     bundle: Bundle
@@ -45,6 +46,7 @@ class BundleDir:
     disks: tuple[DiskImage, ...]
     supervised: bool
     instance: InstanceRules | None
+    network: bool
 
 
 def open_(folder: Path) -> BundleDir:
@@ -71,7 +73,7 @@ def open_(folder: Path) -> BundleDir:
     for name in (*_DIGESTED, *(disk.file for disk in bundle.disks)):
         if name not in known:
             raise FormatError("bundle-file", f"{name!r} is no artefact", where=str(manifest))
-    supervised, instance = _policy(folder / _POLICY)
+    supervised, instance, network = _policy(folder / _POLICY)
     return BundleDir(
         bundle=bundle,
         kernel=folder / "vmlinuz",
@@ -83,17 +85,21 @@ def open_(folder: Path) -> BundleDir:
         ),
         supervised=supervised,
         instance=instance,
+        network=network,
     )
 
 
-def _policy(path: Path) -> tuple[bool, InstanceRules | None]:
+def _policy(path: Path) -> tuple[bool, InstanceRules | None, bool]:
     """What a run must know of the policy at ``path``, whose digest was right."""
     with path.open("rb") as file:
         tree = strict.parse(file.read(_MAX_POLICY_BYTES + 1), where=str(path))
     top = strict.Reader(tree, where=str(path))
     kind = top.reader("handover").text("kind", allowed=("switch", "supervise"))
     rules = top.raw("instance")
-    return kind == "supervise", None if rules is None else _rules(top.reader("instance"))
+    found = None if rules is None else _rules(top.reader("instance"))
+    # A bundle of an older troth does not know the key.
+    network = top.has("network") and top.raw("network") is not None
+    return kind == "supervise", found, network
 
 
 def _rules(reader: strict.Reader) -> InstanceRules:

@@ -47,7 +47,9 @@ _PREFIX = rb"\[ {0,4}(\d{1,8}\.\d{6})\](?:\[ *[TC]\d+\])? "
 _BEGIN = re.compile(_PREFIX + rb"(.*)\Z", re.DOTALL)
 _LAST = re.compile(rb".*" + _PREFIX + rb"(.*)\Z", re.DOTALL)
 _STAGE_OK = re.compile(rb"troth: stage ([a-z0-9-]{1,32}) ok (\d{1,9}(?:\.\d{1,6})?)\Z")
-_STAGE_FAILED = re.compile(rb"troth: stage ([a-z0-9-]{1,32}) failed ([a-z0-9-]{1,64})\Z")
+_STAGE_FAILED = re.compile(
+    rb"troth: stage ([a-z0-9-]{1,32}) failed ([a-z0-9-]{1,64})(?: [a-z0-9-]{1,64})?\Z"
+)
 _HANDOVER = re.compile(rb"troth: handover (/.{0,1024})\Z")
 _WORKLOAD = re.compile(rb"troth: workload exited (\d{1,3})\Z")
 _REFUSED = re.compile(rb"troth: refused ([a-z0-9-]{1,64}): (.*)\Z")

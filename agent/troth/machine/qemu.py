@@ -73,7 +73,8 @@ class Machine:
     ``cmdline``: exactly what the kernel gets; ``memory_mib``; ``accelerator``:
     "tcg" or "kvm"; ``firmware``: "seabios" or "ovmf"; ``tpm_socket``: swtpm's
     control socket or None; ``monitor_socket``: where QEMU offers QMP;
-    ``extra``: further words, as given by an expert.
+    ``extra``: further words, as given by an expert; ``network``: whether the guest
+    itself reaches others, this host's loopback services at 10.0.2.2 among them.
     """
 
     kernel: Path
@@ -89,6 +90,7 @@ class Machine:
     tpm_socket: Path | None
     monitor_socket: Path
     extra: tuple[str, ...] = ()
+    network: bool = False
 
 
 def load_description(name: str = "q35", *, folder: Path = MACHINES) -> Description:
@@ -136,7 +138,7 @@ def command(machine: Machine, description: Description) -> tuple[str, ...]:
     words += ["-append", machine.cmdline]
     for number, disk in enumerate(machine.disks):
         words += _disk(disk, f"disk{number}", description)
-    words += _network(machine.forwards, description)
+    words += _network(machine, description)
     if machine.ports:
         words += ["-device", f"{description.port_controller},id=ports"]
     for number, port in enumerate(machine.ports):
@@ -159,14 +161,15 @@ def _disk(disk: DiskImage, name: str, description: Description) -> list[str]:
     return ["-drive", f"{drive},readonly={mode}", "-device", device]
 
 
-def _network(forwards: tuple[Forward, ...], description: Description) -> list[str]:
-    if not forwards:
+def _network(machine: Machine, description: Description) -> list[str]:
+    if not machine.forwards and not machine.network:
         return ["-nic", "none"]
     rules = "".join(
-        f",hostfwd=tcp:127.0.0.1:{rule.host_port}-:{rule.guest_port}" for rule in forwards
+        f",hostfwd=tcp:127.0.0.1:{rule.host_port}-:{rule.guest_port}" for rule in machine.forwards
     )
     # restrict=on: the guest is reached through the rules and itself reaches nothing.
-    return ["-nic", f"user,model={description.network_device},restrict=on{rules}"]
+    bound = "" if machine.network else ",restrict=on"
+    return ["-nic", f"user,model={description.network_device}{bound}{rules}"]
 
 
 def _value(value: Path | str) -> str:

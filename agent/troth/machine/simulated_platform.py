@@ -61,6 +61,17 @@ def keys_beside(bundle: Path) -> Path:
     return resolved.with_name(resolved.name + _SUFFIX)
 
 
+def root_of(bundle: Path) -> str:
+    """SHA-256 (hex) of the root that vouches for simulated guests of ``bundle``, made if need be.
+
+    For whoever must know it before the first boot, as a broker does. Raises ``HostError``
+    ``sim-pki-directory``; ``FormatError`` ``sim-pki``.
+    """
+    folder = keys_beside(bundle)
+    pki.kept_in(folder, _new)
+    return (folder / pki.ROOT_FILE).read_text("ascii").strip()
+
+
 def plan(
     machine: Machine, *, keys: Path, control_socket: Path | None, instance: bytes | None
 ) -> SimulatedPlatform:

@@ -53,6 +53,11 @@ class EventLog:
         self.register = register.START
 
     @property
+    def banks(self) -> tuple[str, ...]:
+        """The banks of each record, in order."""
+        return self._banks
+
+    @property
     def count(self) -> int:
         """Records written so far."""
         return self._count
@@ -61,10 +66,20 @@ class EventLog:
         """Extend the register of ``kind`` (or ``pcr_index``) and append the record."""
         index = event_log.PCR_OF[kind] if pcr_index is None else pcr_index
         with self._turn:
-            self._measure(index, kind, content)
+            self._measure(index, kind, content, pcr.event_digests(self._banks, content))
 
-    def _measure(self, index: int, kind: str, content: bytes) -> None:
-        digests = pcr.event_digests(self._banks, content)
+    def measure_keyed(
+        self, kind: str, content: bytes, digests: tuple[tuple[str, bytes], ...]
+    ) -> None:
+        """The same with ``digests`` that only who holds a key can make, in the log's banks."""
+        if tuple(bank for bank, _ in digests) != self._banks:
+            raise ValueError(f"{kind}: digests of other banks than the log has")
+        with self._turn:
+            self._measure(event_log.PCR_OF[kind], kind, content, digests)
+
+    def _measure(
+        self, index: int, kind: str, content: bytes, digests: tuple[tuple[str, bytes], ...]
+    ) -> None:
         fcntl.flock(self._fd, fcntl.LOCK_EX)
         try:
             if self._tpm is not None:

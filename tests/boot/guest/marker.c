@@ -5,25 +5,7 @@
  * tests do. It must never touch what a test wants to see untouched.
  */
 #include "say.h"
-
-static void run_verb(const char *verb)
-{
-	say("@@ verb %s\n", verb);
-	pid_t child = fork();
-	int status = -1;
-
-	if (!child) {
-		char *words[] = { "troth", (char *)verb, "--json", NULL };
-		char *nothing[] = { NULL };
-
-		dup2(1, 2);
-		execve("/run/troth/bin/troth", words, nothing);
-		say("error %s\n", strerrorname_np(errno));
-		_exit(126);
-	}
-	waitpid(child, &status, 0);
-	say("\n@@ status %s\n%d\n", verb, WIFEXITED(status) ? WEXITSTATUS(status) : -1);
-}
+#include "verb.h"
 
 int main(int count, char **arguments)
 {
@@ -34,6 +16,12 @@ int main(int count, char **arguments)
 		"/proc/sys/kernel/core_pattern", "/proc/sys/kernel/modules_disabled",
 		"/proc/sys/kernel/osrelease", "/run/troth/event-log.jsonl", "/srv/models/weights",
 		"/etc/hostname", "/proc/sys/kernel/hostname", "/run/troth/instance.json",
+		"/proc/1/task/1/children", "/proc/net/route", "/proc/net/fib_trie", "/proc/net/if_inet6", "/proc/net/ipv6_route",
+		"/proc/net/arp", "/proc/net/packet", "/proc/net/udp", "/proc/net/raw",
+		"/sys/class/net/eth0/flags", "/sys/class/net/eth0/mtu",
+		"/proc/sys/net/ipv4/conf/all/rp_filter", "/proc/sys/net/ipv4/conf/eth0/rp_filter",
+		"/proc/sys/net/ipv4/conf/eth0/accept_redirects",
+		"/proc/sys/net/ipv6/conf/eth0/disable_ipv6", "/proc/sys/net/ipv6/conf/eth0/accept_ra",
 	};
 	static const char *const directories[] = {
 		"/", "/run", "/run/troth", "/run/troth/bin", "/run/systemd", "/sys/firmware",

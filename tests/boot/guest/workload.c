@@ -132,7 +132,9 @@ static void report(char **arguments)
 {
 	static const char *const files[] = { "/proc/self/status", "/proc/mounts",
 		"/proc/1/cmdline", "/run/troth/event-log.jsonl", "/run/troth/state/boot.json",
-		"/proc/sys/kernel/sysrq", "/sys/kernel/security/lockdown" };
+		"/proc/sys/kernel/sysrq", "/sys/kernel/security/lockdown", "/proc/net/route",
+		"/proc/net/if_inet6", "/proc/net/packet", "/sys/class/net/eth0/flags",
+		"/etc/resolv.conf" };
 	static const char *const directories[] = { "/", "/run/troth", "/modules", "/proc/self/fd",
 		"/dev", "/sys/class/net" };
 	static const char *const writes[] = { "/written", "/etc/written", "/tmp/written",

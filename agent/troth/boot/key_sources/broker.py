@@ -21,58 +21,7 @@ from troth.errors import FormatError, ProviderError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Protocol
-
-    class Broker(Protocol):
-        """What of a policy's broker is used here."""
-
-        @property
-        def name(self) -> str:
-            """Its name in the manifest."""
-            ...
-
-        @property
-        def protocol(self) -> str:
-            """One of ``TROTH`` and ``TRUSTEE``."""
-            ...
-
-        @property
-        def addresses(self) -> tuple[str, ...]:
-            """``host:port``, in the order in which they are tried."""
-            ...
-
-        @property
-        def spki(self) -> tuple[str, ...]:
-            """SHA-256 of the SubjectPublicKeyInfo, hex, any of them."""
-            ...
-
-        @property
-        def ca(self) -> tuple[str, ...]:
-            """Certificates of issuers, DER in base64; used where ``spki`` is empty."""
-            ...
-
-        @property
-        def server_name(self) -> str:
-            """The DNS name that is in the certificate, or ""."""
-            ...
-
-        @property
-        def spiffe_id(self) -> str:
-            """The URI that is in the certificate, or ""."""
-            ...
-
-        @property
-        def not_before(self) -> int:
-            """Validity is judged at this time, or at the clock's where that is later."""
-            ...
-
-        @property
-        def trust_domain(self) -> str:
-            """The trust domain that it gives identities in, or ""."""
-            ...
-
-
-TROTH, TRUSTEE = "troth", "trustee"
+    from troth.documents.policy_keys import Broker
 
 
 def check(broker: Broker, certificate: bytes, *, now: int) -> str:

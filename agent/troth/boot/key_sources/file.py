@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import stat
 
-from troth.boot.key_sources.sources import Release
 from troth.errors import ProviderError
+from troth.volumes.release import Release
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

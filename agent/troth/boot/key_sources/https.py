@@ -29,8 +29,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from troth.boot.key_sources.broker import Broker
     from troth.boot.key_sources.http_answer import HttpAnswer
+    from troth.documents.policy_keys import Broker
 
 _PIECE_BYTES = 16 << 10
 _MAX_PLACES_OF_A_NAME = 4
@@ -193,7 +193,8 @@ class HttpsClient:
 
         def ask() -> None:
             try:
-                answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                # As bytes: text would go through a codec that no image carries.
+                answers = socket.getaddrinfo(host.encode(), port, type=socket.SOCK_STREAM)
                 found.extend((int(item[0]), (str(item[4][0]), port)) for item in answers)
             except (OSError, UnicodeError):
                 found.clear()

@@ -10,17 +10,17 @@ a key whose label is for another volume.
 from __future__ import annotations
 
 from troth.boot.key_sources import kbs_session, sources
-from troth.boot.key_sources.broker import TROTH
-from troth.boot.key_sources.sources import Release
 from troth.documents import volume_key
+from troth.documents.policy_keys import TROTH
 from troth.errors import ProviderError
+from troth.volumes.release import Release
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from troth.boot.key_sources.broker import Broker
     from troth.boot.key_sources.kbs_session import KbsSession
     from troth.boot.key_sources.sources import Surroundings, Wanted
     from troth.documents.key_uri import KeyUri
+    from troth.documents.policy_keys import Broker
     from troth.documents.resource_path import ResourcePath
 
 

@@ -11,18 +11,18 @@ Source: Trustee, kbs/docs/kbs_attestation_protocol.md ("RCAR"), version 0.4.0.
 
 from __future__ import annotations
 
-from troth.boot.key_sources.broker import TROTH
 from troth.boot.key_sources.https import HttpsClient
 from troth.ciphers.key_agreement import AgreementKey
 from troth.documents import broker_calls, jwe, kbs, kbs_error, kbs_evidence
 from troth.documents.broker_calls import Commit
+from troth.documents.policy_keys import TROTH
 from troth.errors import ProviderError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from troth.boot.key_sources.broker import Broker
     from troth.boot.key_sources.http_answer import HttpAnswer
     from troth.boot.key_sources.sources import Evidence, Surroundings
+    from troth.documents.policy_keys import Broker
     from troth.documents.resource_path import ResourcePath
 
 _OK, _UNAUTHORIZED, _NOT_FOUND = 200, 401, 404

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import os
 
-from troth.boot.key_sources import sources
-from troth.boot.key_sources.sources import Release
 from troth.errors import ProviderError
+from troth.volumes.release import FORMATTING, Release
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ class RandomSource:
 
     def release(self, wanted: Wanted) -> Release:  # noqa: ARG002 - of the interface
         """64 bytes of the kernel's generator, which stage tee found to be seeded."""
-        return Release(bytearray(os.urandom(KEY_BYTES)), "random", sources.FORMATTING)
+        return Release(bytearray(os.urandom(KEY_BYTES)), "random", FORMATTING)
 
     def commit(self, generation: int, digest: str) -> None:  # noqa: ARG002 - of the interface
         """Nobody keeps generations here: ``ProviderError`` ``key-untracked``."""

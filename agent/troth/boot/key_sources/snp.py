@@ -17,8 +17,8 @@ import os
 
 from troth.abi import guest_payload, snp_report
 from troth.abi.guest_payload import KeyRequest
-from troth.boot.key_sources.sources import Release
 from troth.errors import ProviderError
+from troth.volumes.release import Release
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from troth.abi.guest_payload import KeyRequest
-    from troth.boot.key_sources.broker import Broker
     from troth.boot.key_sources.kbs_session import KbsSession
     from troth.boot.key_sources.spiffe import SpiffeIdentity
     from troth.documents.key_uri import KeyUri
+    from troth.documents.policy_keys import Broker
+    from troth.volumes.release import Release
 
     class Evidence(Protocol):
         """A way to a report."""
@@ -51,10 +52,6 @@ if TYPE_CHECKING:
             ...
 
 
-IN_USE, FORMATTING, UNSAID = "in-use", "formatting", ""
-"""States of a volume. Unsaid: the policy decides what a blank disk means."""
-
-
 @record
 class Wanted:
     """``volume``: UUID; ``profile``: as ``volume_key.PROFILES``; ``tcb`` and ``guest_svn``: those
@@ -65,34 +62,6 @@ class Wanted:
     profile: str
     tcb: int | None = None
     guest_svn: int | None = None
-
-
-@record
-class Release:
-    """A key, and what is known with it.
-
-    ``key``: 32 to 64 bytes, to be zeroed by who used it; ``identity``: who gave
-    it, public text for the event ``key-release``; ``state``: one of the three;
-    ``tracked``: whether ``generation`` and ``digest`` are the last committed ones
-    and the next are to be committed, so that old states are refused; ``tcb`` and
-    ``guest_svn``: what a derived key was made with, none where it was not.
-    """
-
-    key: bytearray
-    identity: str
-    state: str = UNSAID
-    tracked: bool = False
-    generation: int = 0
-    digest: str = ""
-    tcb: int | None = None
-    guest_svn: int | None = None
-
-    def __repr__(self) -> str:
-        return f"Release({self.identity}, state={self.state!r}, generation={self.generation})"
-
-    def wipe(self) -> None:
-        """Zero the key. Copies that Python made of it stay until the process ends."""
-        self.key[:] = bytes(len(self.key))
 
 
 class Surroundings:

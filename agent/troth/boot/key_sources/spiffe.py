@@ -21,14 +21,16 @@ from troth.ciphers import certificate_request, issued_by
 from troth.ciphers.key_agreement import AgreementKey
 from troth.documents import broker_calls, jwe
 from troth.documents.broker_calls import Commit
+from troth.documents.policy_keys import TROTH
 from troth.errors import FormatError, ProviderError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from troth.boot.key_sources.broker import Broker
     from troth.boot.key_sources.kbs_session import KbsSession
-    from troth.boot.key_sources.sources import Release, Surroundings, Wanted
+    from troth.boot.key_sources.sources import Surroundings, Wanted
     from troth.documents.key_uri import KeyUri
+    from troth.documents.policy_keys import Broker
+    from troth.volumes.release import Release
 
 
 class SpiffeIdentity:
@@ -88,7 +90,7 @@ def make(uri: KeyUri, surroundings: Surroundings) -> SpiffeSource:
     ``KbsSession.issue``.
     """
     broker = sources.broker_of(uri, surroundings.brokers)
-    if broker.protocol != brokers.TROTH:
+    if broker.protocol != TROTH:
         raise ProviderError(
             "broker-unknown", f"broker {broker.name} gives no identities", hint="take kbs:"
         )

@@ -8,7 +8,15 @@ a theme, each with its ``VERBS``. Must hold no logic and import no verb.
 
 from __future__ import annotations
 
-from troth.cli.grammar import brokers, guest_verbs, images, measuring, reference, verifying
+from troth.cli.grammar import (
+    brokers,
+    guest_verbs,
+    images,
+    measuring,
+    reference,
+    verifying,
+    volumes,
+)
 from troth.cli.grammar.shape import DEBUG, JSON, STATUS, Option, Positional, Verb
 
 __all__ = ["DEBUG", "GLOBAL", "GROUPS", "JSON", "STATUS", "VERBS", "Option", "Positional", "Verb"]
@@ -35,6 +43,7 @@ GROUPS = {
     "igvm": "make and sign IGVM files",
     "reference": "show, sign, check and export reference values",
     "verify": "judge what a guest says of itself",
+    "volume": "check and make encrypted volumes",
     "certs": "get the certificates a verifier needs",
     "keybroker": "give keys to guests whose evidence is good",
 }
@@ -45,5 +54,6 @@ VERBS = (
     *reference.VERBS,
     *verifying.VERBS,
     *brokers.VERBS,
+    *volumes.VERBS,
     *guest_verbs.VERBS,
 )

@@ -34,6 +34,10 @@ RUN = Verb(
     positionals=(Positional("bundle", "the bundle directory", "DIR", kind="directory"),),
     options=(
         Option(("--no-tpm",), "attach no TPM"),
+        Option(
+            ("--no-network",),
+            "attach no network device of our own, though the bundle uses one before its handover",
+        ),
         Option(("--sim-snp",), "start a simulated secure processor (bundles with snp = simulated)"),
         Option(
             ("--disk",),

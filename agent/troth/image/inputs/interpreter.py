@@ -21,7 +21,7 @@ from troth.image import program
 from troth.record import record
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 DEFAULT = Path("/usr/bin/python3")
 #: PID 1 speaks to the kernel's 3.11-era interfaces of the standard library and troth's own syntax.
@@ -36,8 +36,10 @@ print(encodings.__spec__.origin)
 print(next((p for p in sys.path if p.endswith("lib-dynload")), ""))
 """
 
-# First the search path, then modules the build itself makes: empty ones stand in for them. Each
-# argument after these is "name", "?name" (an import the source guards) or
+# First the search path, then modules the build itself makes: empty ones stand in for them. Then
+# packages of others, lines of "name=directory", whose own __init__ is not run, or "name=file" of
+# a compiled module. Each argument
+# after these is "name", "?name" (an import the source guards) or
 # "name:attribute" (``from name import attribute``). One line per module that the argument brought:
 # argument index, name, kind, origin. Whatever start-up itself loaded has index -1.
 _TRACE = r"""
@@ -45,10 +47,29 @@ import sys
 sys.path.append(sys.argv[1])
 for name in filter(None, sys.argv[2].split(",")):
     sys.modules[name] = type(sys)(name)
+compiled = {}
+for line in filter(None, sys.argv[3].split("\n")):
+    name, _, place = line.partition("=")
+    if place.endswith(".so"):
+        compiled[name] = place
+        continue
+    sys.modules[name] = type(sys)(name)
+    sys.modules[name].__path__ = [place]
+external = sys.modules["_frozen_importlib_external"]
+class Compiled:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        place = compiled.get(name)
+        return place and external.spec_from_file_location(name, place)
+sys.meta_path.append(Compiled)
 seen = set()
 def tell(index):
     for name, module in sorted(sys.modules.items()):
         spec = getattr(module, "__spec__", None)
+        above = sys.modules.get(name.rpartition(".")[0])
+        if spec is None and hasattr(above, "__path__"):
+            # Some modules put an object of their own into their place.
+            spec = external.PathFinder.find_spec(name, above.__path__)
         if name in seen or name == "__main__" or spec is None:
             continue
         seen.add(name)
@@ -61,7 +82,7 @@ def tell(index):
             kind = "source" if origin.endswith(".py") else "extension"
         sys.stdout.write("%d\t%s\t%s\t%s\n" % (index, spec.name, kind, origin))
 tell(-1)
-for index, word in enumerate(sys.argv[3:]):
+for index, word in enumerate(sys.argv[4:]):
     guarded = word[:1] == "?"
     name, _, attribute = word.lstrip("?").partition(":")
     try:
@@ -173,13 +194,19 @@ def identify(path: Path = DEFAULT) -> Interpreter:
 
 
 def trace(
-    interpreter: Interpreter, search: Path, words: Sequence[str], *, made: Sequence[str] = ()
+    interpreter: Interpreter,
+    search: Path,
+    words: Sequence[str],
+    *,
+    made: Sequence[str] = (),
+    packages: Mapping[str, Path] | None = None,
 ) -> tuple[Loaded, ...]:
     """What importing ``words`` in order loads, ``search`` appended to the library's path.
 
     Words: "module", "?module" (may be missing), "module:attribute". ``made``:
     modules that do not exist yet because the build makes them; importing one
-    gives an empty module and they are not in the answer. Raises ``BuildError``
+    gives an empty module and they are not in the answer. ``packages``: directories of
+    other packages, each a namespace here, or files of compiled modules. Raises ``BuildError``
     ``python-import`` with the interpreter's last line.
     """
     argv: list[str | Path] = [
@@ -189,6 +216,7 @@ def trace(
         _TRACE,
         search,
         ",".join(made),
+        "\n".join(f"{name}={place}" for name, place in (packages or {}).items()),
         *words,
     ]
     try:

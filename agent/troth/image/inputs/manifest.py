@@ -19,10 +19,12 @@ handover; ``lockdown``: mode of the kernel lockdown.
 ``[fail]`` ``action`` of a refused boot; ``deadline_s`` of the whole boot up to
 the handover; ``device_timeout_s`` of the wait for disks.
 ``[instance]``: what a launch may choose for one guest; see ``manifest_instance``.
+``[network]``: the network before the handover; see ``manifest_network``.
 ``[attest]`` ``group``: who may use the agent's socket; ``raw_report_data``: who
 may choose REPORT_DATA itself; ``extend``: who may add events of its own;
 ``quote``: whether evidence holds a quote of the TPM.
-``[launch]``: see ``manifest_launch``.
+``[launch]``: see ``manifest_launch``; ``[[broker]]`` and encrypted volumes:
+``manifest_keys``.
 ``[initramfs]`` ``python``: further Python modules to pack, with all they
 import, for workloads that run from the initramfs.
 
@@ -38,7 +40,12 @@ from typing import TYPE_CHECKING
 from troth.documents.policy import NEVER, RAW_GROUP, RAW_ROOT
 from troth.documents.toml_source import Table
 from troth.errors import ManifestError
-from troth.image.inputs import manifest_instance, manifest_launch
+from troth.image.inputs import (
+    manifest_instance,
+    manifest_keys,
+    manifest_launch,
+    manifest_network,
+)
 from troth.image.inputs import manifest_rules as rules
 from troth.image.inputs.manifest_records import (
     Attest,
@@ -55,7 +62,10 @@ from troth.image.inputs.manifest_records import (
 from troth.image.inputs.manifest_source import read_source
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from troth.image.inputs.manifest_keys import Sealed
 
 #: The initramfs compression where the manifest names none; docs/performance.md says why.
 DEFAULT_COMPRESSION = "lz4"
@@ -75,20 +85,26 @@ _KEYS = {
         "name", "svn", "kernel", "igvm", "load", "python", "compression", "platform", "cmdline",
         "cmdline_variable", "acpi",
     ),
-    "root": ("source", "overlay", "overlay_paths", "modules", "file_system", "compression"),
+    "root": (
+        "source", "overlay", "overlay_paths", "modules", "file_system", "compression", "key",
+        "key_file", "encryption", "uuid",
+    ),
     "handover": (
         "init", "supervise", "user", "group", "grace_s", "manager", "modules_disabled", "lockdown",
     ),
     "initramfs": ("files", "python"),
     "measure": ("workload",),
     "tee": ("snp", "vtpm", "vtpm_kind"),
-    "volume": ("name", "format", "source", "mount", "device", "key", "integrity"),
+    "volume": ("name", "format", "source", "mount", "device", *manifest_keys.VOLUME_KEYS),
+    "broker": manifest_keys.BROKER_KEYS,
     "fail": ("detail", "action", "deadline_s", "device_timeout_s"),
     "attest": ("group", "raw_report_data", "extend", "quote"),
     "launch": manifest_launch.KEYS,
     "instance": manifest_instance.KEYS,
+    "network": manifest_network.KEYS,
 }  # fmt: skip
-_LATER_TABLES = ("network",)
+#: Tables that may stand there several times.
+_ARRAYS = ("volume", "broker")
 
 
 def load(path: Path) -> Manifest:
@@ -110,37 +126,49 @@ def load(path: Path) -> Manifest:
 def parse(data: bytes, path: Path) -> Manifest:
     """The manifest in ``data``; ``path`` names it and gives its relative paths their base."""
     source = read_source(data, str(path))
-    top = Table(source, source.tree, (), (*_KEYS, *_LATER_TABLES))
+    top = Table(source, source.tree, (), tuple(_KEYS))
     later = rules.Later()
-    for name in _LATER_TABLES:
-        if top.has(name):
-            later.note(top.fail(name, ""), f"[{name}], networking before the handover")
     base = path.parent
-    tables = {name: top.table(name, keys) for name, keys in _KEYS.items() if name != "volume"}
+    tables = {name: top.table(name, keys) for name, keys in _KEYS.items() if name not in _ARRAYS}
+    listed = top.tables("volume", _KEYS["volume"])
     top.need("image")
     image = _image(tables["image"], base)
     root = _root(tables["root"], base) if top.has("root") else None
     handover = _handover(tables["handover"], has_root=root is not None)
     initramfs = _initramfs(tables["initramfs"], base, has_root=root is not None)
-    volumes = tuple(
-        volume
-        for table in top.tables("volume", _KEYS["volume"])
-        if (volume := _volume(table, base, later)) is not None
+    rules.check_volumes(
+        listed, has_root=root is not None, upper=root.overlay_volume if root else ""
     )
-    rules.check_volumes(top.tables("volume", _KEYS["volume"]), has_root=root is not None)
+    volumes = tuple(
+        _volume(table, base, index) for index, table in enumerate(listed) if _is_verity(table)
+    )
+    sealed = _sealed(tables["root"], listed, base, image=image.name, root=root)
+    brokers = tuple(
+        (table, manifest_keys.broker(table, base))
+        for table in top.tables("broker", _KEYS["broker"])
+    )
     if root is not None:
-        names = [table.text("name") for table in top.tables("volume", _KEYS["volume"])]
-        rules.check_overlay(tables["root"], names, later)
+        rules.check_overlay(tables["root"], [(item.table, item.volume) for item in sealed])
     tee = _tee(tables["tee"], later)
     fail = _fail(tables["fail"])
     launch = manifest_launch.launch(tables["launch"], base, image=image, snp=tee.snp)
     rules.check_workload(
         tables["measure"],
-        top.tables("volume", _KEYS["volume"]),
+        listed,
         overlay_paths=tables["root"].texts("overlay_paths"),
     )
     later.refuse()
     rules.check_tee(tables["tee"], tables["fail"])
+    instance = (
+        manifest_instance.instance(tables["instance"], snp=tee.snp) if top.has("instance") else None
+    )
+    manifest_keys.check_together(
+        sealed,
+        brokers,
+        snp=tee.snp,
+        has_network=top.has("network"),
+        instance_brokers=instance.brokers if instance else (),
+    )
     return Manifest(
         path=path,
         image=image,
@@ -152,12 +180,18 @@ def parse(data: bytes, path: Path) -> Manifest:
         volumes=volumes,
         fail=fail,
         attest=_attest(tables["attest"], tee),
-        instance=(
-            manifest_instance.instance(tables["instance"], snp=tee.snp)
-            if top.has("instance")
+        instance=instance,
+        network=(
+            manifest_network.network(tables["network"], instance, deadline_s=fail.deadline_s)
+            if top.has("network")
             else None
         ),
         launch=launch,
+        encrypted=tuple(item.volume for item in sealed),
+        brokers=tuple(one for _table, one in brokers),
+        key_files=tuple(
+            {item.uri.name: item.key_file for item in sealed if item.key_file is not None}.items()
+        ),
         source=source,
         sha256=hashlib.sha256(data).hexdigest(),
     )
@@ -259,16 +293,32 @@ def _initramfs(table: Table, base: Path, *, has_root: bool) -> Initramfs:
     )
 
 
-def _volume(table: Table, base: Path, later: rules.Later) -> Volume | None:
-    kind = rules.volume_format(table)
-    mount = rules.absolute(table, "mount")
-    device = rules.device(table, "device", default=f"serial:{table.text('name')}")
-    if kind != "verity":
-        later.note(table.fail("format", ""), f"encrypted volumes (format {kind!r})")
-        return None
+def _is_verity(table: Table) -> bool:
+    return rules.volume_format(table) == "verity"
+
+
+def _volume(table: Table, base: Path, index: int) -> Volume:
     return Volume(
-        name=table.text("name"), source=base / table.text("source"), mount=mount, device=device
+        name=table.text("name"),
+        source=base / table.text("source"),
+        mount=rules.absolute(table, "mount"),
+        device=rules.device(table, "device", default=f"serial:{table.text('name')}"),
+        index=index,
     )
+
+
+def _sealed(
+    root_table: Table, listed: Sequence[Table], base: Path, *, image: str, root: Root | None
+) -> tuple[Sealed, ...]:
+    """The encrypted disk around the root, where there is one, and the encrypted volumes."""
+    around = None if root is None else manifest_keys.around_root(root_table, base, image=image)
+    upper = root.overlay_volume if root else ""
+    others = (
+        manifest_keys.volume(table, base, image=image, overlay=upper)
+        for table in listed
+        if not _is_verity(table)
+    )
+    return (*(() if around is None else (around,)), *others)
 
 
 def _tee(table: Table, later: rules.Later) -> Tee:

@@ -14,7 +14,8 @@ from troth.record import record
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from troth.documents.policy import InstanceRules
+    from troth.documents.policy import InstanceRules, Network
+    from troth.documents.policy_keys import Broker, Encrypted
     from troth.documents.toml_source import Source
 
 
@@ -58,6 +59,11 @@ class Root:
     file_system: str
     compression: str
 
+    @property
+    def overlay_volume(self) -> str:
+        """The volume that the writable layer lies on, "" where it lies on none."""
+        return "" if self.overlay in ("tmpfs", "none") else self.overlay
+
 
 @record
 class Handover:
@@ -96,12 +102,16 @@ class Tee:
 
 @record
 class Volume:
-    """One ``[[volume]]`` of format verity: ``device`` is ``KIND:VALUE``."""
+    """One ``[[volume]]`` of format verity: ``device`` is ``KIND:VALUE``.
+
+    ``index``: of its table among all volumes, for lines in errors.
+    """
 
     name: str
     source: Path
     mount: str
     device: str
+    index: int
 
 
 @record
@@ -148,7 +158,7 @@ class Launch:
 class Manifest:
     """All of troth.toml. ``root`` is None where everything is in the initramfs.
 
-    ``sha256``: of the text, in hex.
+    ``sha256``: of the text, in hex; ``key_files``: (name, file) of ``file:`` keys.
     """
 
     path: Path
@@ -165,6 +175,10 @@ class Manifest:
     source: Source
     sha256: str = ""
     instance: InstanceRules | None = None
+    encrypted: tuple[Encrypted, ...] = ()
+    brokers: tuple[Broker, ...] = ()
+    key_files: tuple[tuple[str, Path], ...] = ()
+    network: Network | None = None
 
     def where(self, *path: str | int) -> str:
         """``file:line`` of a key, as ``manifest.where("volume", 0, "source")``."""

@@ -17,6 +17,7 @@ from troth.errors import ManifestError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from troth.documents.policy_keys import Encrypted
     from troth.documents.toml_source import Table
     from troth.image.inputs.manifest_records import Tee
 
@@ -40,7 +41,6 @@ _DEVICE_VALUES = {
     "UUID": re.compile(r"[0-9A-Fa-f-]{8,36}"),
 }
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,240}\.(service|scope)")
-_KEY_SOURCES = ("kbs:", "spiffe:", "snp:", "tpm2:", "random:", "file:")
 _RESERVED_NAMES = ("root", "instance")
 _KERNEL_MOUNTS = ("/proc", "/sys", "/dev", "/run")
 
@@ -228,20 +228,12 @@ def volume_format(table: Table) -> str:
     name(table, "name")
     table.need("format")
     kind = table.text("format", allowed=("verity", "headerless", "luks2"))
-    foreign = ("key", "integrity") if kind == "verity" else ("source",)
+    sealed = ("key", "key_file", "integrity", "uuid", "blank", "executable")
+    foreign = sealed if kind == "verity" else ("source",)
     for key in foreign:
         if table.has(key):
             raise table.fail(key, f"does not belong to format {kind!r}", code="manifest-conflict")
     table.need("source" if kind == "verity" else "key")
-    if kind != "verity":
-        key_text = table.text("key")
-        if not key_text.startswith(_KEY_SOURCES):
-            raise table.fail(
-                "key",
-                "names no key source",
-                hint=nearest(key_text.partition(":")[0] + ":", _KEY_SOURCES),
-            )
-        table.text("integrity", "hmac", allowed=("hmac", "aes-gcm", "none"))
     return kind
 
 
@@ -258,8 +250,8 @@ def device(table: Table, key: str, *, default: str) -> str:
     return text
 
 
-def check_volumes(tables: Sequence[Table], *, has_root: bool) -> None:
-    """Names, disks and mount points of all volumes, together."""
+def check_volumes(tables: Sequence[Table], *, has_root: bool, upper: str = "") -> None:
+    """Names, disks and mount points of all volumes, together; ``upper`` is mounted nowhere."""
     if tables and not has_root:
         # PID 1 takes the first volume of the policy for the root.
         raise tables[0].fail(
@@ -281,36 +273,49 @@ def check_volumes(tables: Sequence[Table], *, has_root: bool) -> None:
             raise table.fail(
                 "device", f"{disk!r} is taken by another disk", code="manifest-conflict"
             )
-        mount = table.text("mount")
+        names.append(own)
+        disks.append(disk)
+        if own == upper:
+            continue
+        mount = absolute(table, "mount")
         for other in mounts:
             if _overlap(mount, other):
                 raise table.fail("mount", f"{mount!r} overlaps {other!r}", code="manifest-conflict")
-        names.append(own)
-        disks.append(disk)
         mounts.append(mount)
 
 
-def check_overlay(table: Table, volumes: Sequence[str], later: Later) -> None:
+def check_overlay(table: Table, sealed: Sequence[tuple[Table, Encrypted]]) -> None:
     """``overlay``: tmpfs, none, or the name of a volume that can hold it."""
     overlay = table.text("overlay", "tmpfs")
     if overlay == "none" and table.has("overlay_paths"):
         raise table.fail(
             "overlay_paths", 'needs an overlay, but overlay = "none"', code="manifest-conflict"
         )
-    if overlay not in ("tmpfs", "none"):
-        if overlay not in volumes:
-            raise table.fail(
-                "overlay",
-                f"{overlay!r} is neither tmpfs, none nor a volume",
-                hint=nearest(overlay, ("tmpfs", "none", *volumes)),
-            )
-        later.note(table.fail("overlay", ""), "authenticated encrypted volumes for the overlay")
+    if overlay in ("tmpfs", "none"):
+        return
+    for own, volume in sealed:
+        if volume.name == overlay and volume.file_system:
+            if volume.integrity == "none":
+                # Who can change the upper layer decides what every path leads to (S8).
+                raise own.fail(
+                    "integrity",
+                    "the overlay's writable layer must be authenticated",
+                    code="manifest-conflict",
+                    hint='integrity = "hmac", or overlay = "tmpfs"',
+                )
+            return
+    names = [volume.name for _table, volume in sealed if volume.file_system]
+    raise table.fail(
+        "overlay",
+        f"{overlay!r} is neither tmpfs, none nor an encrypted volume",
+        hint=nearest(overlay, ("tmpfs", "none", *names)),
+    )
 
 
 def check_workload(table: Table, volumes: Sequence[Table], *, overlay_paths: Sequence[str]) -> None:
     """Workload paths: absolute, apart, in the root itself, nothing mounted on or below them."""
     paths = table.texts("workload")
-    mounts = [volume.text("mount") for volume in volumes]
+    mounts = [volume.text("mount") for volume in volumes if volume.has("mount")]
     for path in paths:
         check_absolute(table, "workload", path)
         for other in (*_KERNEL_MOUNTS, *mounts):

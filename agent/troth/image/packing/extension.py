@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from troth.errors import BuildError
-from troth.image.packing.python_closure import PythonModule
+from troth.image.packing.python_closure import PythonModule, check_compiled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,15 +51,7 @@ def find(name: str, interpreter: Interpreter, *, why: str) -> PythonModule:
             )
         place = spec.submodule_search_locations or ()
     origin = Path((spec and spec.origin) or "")
-    suffix = origin.name.removeprefix(parts[-1])
-    tag = interpreter.version.replace(".", "")
-    if suffix != ".abi3.so" and not suffix.startswith(f".cpython-{tag}-"):
-        raise BuildError(
-            "extension-version",
-            f"{name} is not compiled for Python {interpreter.version}",
-            where=str(origin),
-            hint="run troth by the interpreter that the image packs: /usr/bin/python3 -m venv",
-        )
+    check_compiled(name, origin, interpreter)
     return PythonModule(
         name, "extension", origin, "/".join((*parts[:-1], origin.name)), f"python: {why}"
     )

@@ -15,6 +15,7 @@ lead into it, so paths are the same before and after.
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,9 +24,17 @@ from troth.documents import stages
 from troth.errors import BuildError
 from troth.image import program
 from troth.image.inputs import interpreter as python
-from troth.image.packing import entry, extension, launcher, library_closure, python_closure
+from troth.image.packing import (
+    entry,
+    extension,
+    launcher,
+    library_closure,
+    package,
+    python_closure,
+)
 from troth.image.packing import profile as profiles
 from troth.record import record
+from troth.volumes import keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,6 +54,10 @@ UNIT = "troth-agent.service"
 PID1 = "troth.boot.init"
 VERBS = "troth.cli.guest"
 APP = "app"
+#: Where the key worker finds keys that lie in the image.
+KEYS = "keys"
+#: Where programs of this machine are looked for, whatever PATH says.
+PROGRAM_DIRECTORIES = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 _EMPTY = ("proc", "sys", "dev", "run", "tmp")
 _STICKY = 0o1777
@@ -56,7 +69,8 @@ class Request:
 
     ``policy`` chooses stages; ``profiles`` add data; ``modules`` is their
     kernel module closure; ``extra_python``: module names of ``[initramfs]
-    python``; ``files``: the directory of ``[initramfs] files`` or None.
+    python``; ``files``: the directory of ``[initramfs] files`` or None;
+    ``key_files``: (name, file) of keys that lie in the image.
     """
 
     policy: Policy
@@ -65,6 +79,7 @@ class Request:
     profiles: tuple[Profile, ...]
     extra_python: tuple[str, ...] = ()
     files: Path | None = None
+    key_files: tuple[tuple[str, Path], ...] = ()
 
 
 @record
@@ -72,9 +87,10 @@ class Collected:
     """Everything but policy.json and its twin; ``paths`` has those two as well, sorted.
 
     ``elf_files``: (path here, path in the archive) of each ELF file taken
-    from this machine, ``python_files``: the same of each standard library
-    module, whose archive path is that of its bytecode, ``troth_files``: the same
-    of troth's own modules, its init and its launcher; for lock and SBOM.
+    from this machine, ``python_files``: the same of each module of the standard
+    library and of other packages, whose archive path is that of its bytecode,
+    ``troth_files``: the same of troth's own modules, its init and its launcher;
+    for lock and SBOM.
     """
 
     interpreter: Interpreter
@@ -95,11 +111,15 @@ def collect(request: Request, *, data: Path | None = None) -> Collected:
     target = request.interpreter
     place = data or profiles.data_directory()
     modules = python_closure.close(
-        target, _entry_modules(request), also=extension.of_profiles(request.profiles, target)
+        target,
+        _entry_modules(request),
+        also=extension.of_profiles(request.profiles, target),
+        packages=package.of_profiles(request.profiles),
     )
     entries = [*_skeleton(target), *_bytecode(target, modules)]
-    libraries = _libraries(request, modules)
-    binaries = _binaries(target, modules, libraries)
+    programs = _programs(request)
+    libraries = _libraries(request, modules, programs)
+    binaries = [*_binaries(target, modules, libraries), *programs]
     entries += [
         entry.file(path, strip(origin), why, mode=mode) for origin, path, mode, why in binaries
     ]
@@ -119,6 +139,10 @@ def collect(request: Request, *, data: Path | None = None) -> Collected:
     if not request.extra_python:
         # The budget is of what troth packs itself, not of what a manifest asks for besides.
         _check_budget(entries, request.profiles)
+    entries += [
+        entry.file(f"{KEYS}/{name}", _key(path), "a key, for trying things out", mode=0o400)
+        for name, path in request.key_files
+    ]
     if request.files is not None:
         entries += entry.tree(request.files, APP, "[initramfs] files")
     arranged = entry.arrange(entries)
@@ -136,11 +160,12 @@ def collect(request: Request, *, data: Path | None = None) -> Collected:
 def _sources(
     target: Interpreter, modules: python_closure.Closure, *, of_troth: bool
 ) -> tuple[tuple[str, str], ...]:
-    """Python is either the interpreter's library or troth: anything else is refused."""
+    """Python is troth's, or others': the interpreter's library, and packages of a profile."""
     return tuple(
         (os.fspath(module.origin), f"{RUNTIME}/{_library(target)}/{module.path}")
         for module in modules.modules
-        if module.kind == "source" and module.origin.is_relative_to(target.stdlib) != of_troth
+        if module.kind == "source"
+        and (module.name.partition(".")[0] == python_closure.PACKAGE) == of_troth
     )
 
 
@@ -230,10 +255,51 @@ def _bytecode(target: Interpreter, modules: python_closure.Closure) -> list[Entr
     ]
 
 
-def _libraries(request: Request, modules: python_closure.Closure) -> library_closure.Closure:
+def _key(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BuildError(
+            "key-file", f"cannot be read: {error.strerror}", where=os.fspath(path)
+        ) from None
+    if not keys.LEAST_BYTES <= len(data) <= keys.MOST_BYTES:
+        raise BuildError(
+            "key-file",
+            f"a key has {keys.LEAST_BYTES} to {keys.MOST_BYTES} bytes, this file {len(data)}",
+            where=os.fspath(path),
+            hint=f"head -c {keys.LEAST_BYTES} /dev/urandom > {path.name}",
+        )
+    return data
+
+
+def _programs(request: Request) -> list[tuple[Path, str, int, str]]:
+    """(file here, path in the archive, mode, why) of programs that profiles name."""
+    found = []
+    for item in request.profiles:
+        for name in item.programs:
+            origin = shutil.which(name, path=os.pathsep.join(PROGRAM_DIRECTORIES))
+            if origin is None:
+                raise BuildError(
+                    "program-missing",
+                    f"{name} is not installed, and profile {item.name} packs it",
+                    hint="scripts/setup installs what images need",
+                )
+            place = f"{RUNTIME}/usr/sbin/{name}"
+            found.append((Path(origin).resolve(), place, 0o755, f"profile {item.name}"))
+    return found
+
+
+def _libraries(
+    request: Request,
+    modules: python_closure.Closure,
+    programs: list[tuple[Path, str, int, str]],
+) -> library_closure.Closure:
     return library_closure.close(
         request.interpreter.path,
-        [(item.origin, item.name) for item in modules.modules if item.kind == "extension"],
+        [
+            *((item.origin, item.name) for item in modules.modules if item.kind == "extension"),
+            *((origin, os.path.basename(path)) for origin, path, _mode, _why in programs),
+        ],
         [(name, f"profile {item.name}") for item in request.profiles for name in item.libraries],
     )
 

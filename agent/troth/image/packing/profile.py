@@ -39,7 +39,8 @@ class Profile:
     sonames opened at run time; ``where_present``, ``kernel_modules``: by name,
     the former may be missing in a kernel; ``budget_bytes``: what it may add to
     the uncompressed archive; ``extensions``: compiled modules of other packages,
-    by their full names.
+    by their full names; ``programs``: of this machine, by name; ``packages``: other
+    packages whose modules may be packed.
     """
 
     name: str
@@ -49,27 +50,65 @@ class Profile:
     kernel_modules: tuple[str, ...]
     budget_bytes: int
     extensions: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
 
 
 @record
 class Platform:
     """The machine's drivers: ``bus`` for any device, ``disk`` for images with disks.
 
-    ``port``: serial ports, which only the simulated secure processor is behind.
+    ``port``: serial ports, which only the simulated secure processor is behind;
+    ``nic``: network devices, for images with a network before the handover.
     """
 
     name: str
     bus: tuple[str, ...]
     disk: tuple[str, ...]
     port: tuple[str, ...]
+    nic: tuple[str, ...]
 
 
 def _has_disks(policy: Policy) -> bool:
     return bool(policy.volumes)
 
 
+def _has_keys(policy: Policy) -> bool:
+    return bool(policy.encrypted)
+
+
+def _has_tags(policy: Policy) -> bool:
+    return any(volume.integrity != "none" for volume in policy.encrypted)
+
+
+def _has_gcm(policy: Policy) -> bool:
+    return any(volume.integrity == "aes-gcm" for volume in policy.encrypted)
+
+
+def _may_format(policy: Policy) -> bool:
+    """Whether a guest may have to make a file system: where somebody says when."""
+    return any(
+        volume.file_system
+        and (volume.key.startswith(("kbs:", "spiffe:", "random:")) or volume.blank == "format")
+        for volume in policy.encrypted
+    )
+
+
+def _has_luks(policy: Policy) -> bool:
+    return any(volume.format == "luks2" for volume in policy.encrypted)
+
+
+def _asks(*schemes: str) -> Callable[[Policy], bool]:
+    """Whether a key comes from one of ``schemes``."""
+    return lambda policy: any(volume.key.startswith(schemes) for volume in policy.encrypted)
+
+
 def _takes_instance(policy: Policy) -> bool:
     return policy.instance is not None
+
+
+def _needs_network(policy: Policy) -> bool:
+    return policy.network is not None
 
 
 def _has_overlay(policy: Policy) -> bool:
@@ -97,7 +136,18 @@ PROFILES: tuple[tuple[str, Callable[[Policy], bool]], ...] = (
     ("base", lambda _policy: True),
     ("verity", _has_disks),
     ("overlay", _has_overlay),
+    ("volumes", _has_keys),
+    ("volumes-tags", _has_tags),
+    ("volumes-gcm", _has_gcm),
+    ("volumes-format", _may_format),
+    ("volumes-luks2", _has_luks),
+    ("keys-broker", _asks("kbs:", "spiffe:")),
+    ("keys-spiffe", _asks("spiffe:")),
+    ("keys-snp", _asks("snp:")),
+    ("keys-random", _asks("random:")),
+    ("keys-file", _asks("file:")),
     ("instance", _takes_instance),
+    ("network", _needs_network),
     ("agent", stages.has_agent),
     ("snp", _has_snp),
     ("quote", _quotes),
@@ -122,6 +172,8 @@ def load(name: str, *, data: Path | None = None) -> Profile:
         kernel_modules=table.names("kernel_modules"),
         budget_bytes=table.size("budget_bytes"),
         extensions=table.names("extensions") if table.has("extensions") else (),
+        programs=table.names("programs") if table.has("programs") else (),
+        packages=table.names("packages") if table.has("packages") else (),
     )
     table.close()
     return found
@@ -131,7 +183,11 @@ def load_platform(name: str, *, data: Path | None = None) -> Platform:
     """The platform ``name``. Raises ``BuildError`` ``profile-format``."""
     table = _Table((data or data_directory()) / "platforms" / f"{name}.toml")
     found = Platform(
-        name=name, bus=table.names("bus"), disk=table.names("disk"), port=table.names("port")
+        name=name,
+        bus=table.names("bus"),
+        disk=table.names("disk"),
+        port=table.names("port"),
+        nic=table.names("nic"),
     )
     table.close()
     return found
@@ -153,13 +209,16 @@ def kernel_modules(
         for name in profile.where_present
     ]
     simulated = policy.snp == "simulated"
-    has_disks = _has_disks(policy) or _takes_instance(policy)
-    if has_disks or extra or simulated:
+    has_disks = _has_disks(policy) or _has_keys(policy) or _takes_instance(policy)
+    has_nic = _needs_network(policy)
+    if has_disks or extra or simulated or has_nic:
         wanted += [Wanted(name, f"platform {platform.name}") for name in platform.bus]
     if has_disks:
         wanted += [Wanted(name, f"platform {platform.name}") for name in platform.disk]
     if simulated:
         wanted += [Wanted(name, f"platform {platform.name}") for name in platform.port]
+    if has_nic:
+        wanted += [Wanted(name, f"platform {platform.name}") for name in platform.nic]
     for profile in profiles:
         wanted += [Wanted(name, f"profile {profile.name}") for name in profile.kernel_modules]
     wanted += [

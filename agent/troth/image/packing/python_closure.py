@@ -21,7 +21,7 @@ from troth.image.inputs import interpreter as python
 from troth.record import record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from troth.image.inputs.interpreter import Interpreter, Loaded
 
@@ -84,19 +84,23 @@ def close(
     *,
     root: Path | None = None,
     also: Sequence[PythonModule] = (),
+    packages: Mapping[str, Path] | None = None,
 ) -> Closure:
     """The modules behind ``entries``, pairs of (module, phrase that says who wants it).
 
     ``root``: the directory that holds the troth package, default our own;
-    ``also``: modules of other packages, taken as they are. Raises ``BuildError``:
+    ``also``: modules of other packages, taken as they are; ``packages``: directories of
+    other packages whose modules may be taken where something imports them. As with the
+    standard library, what those import lazily is not followed. Raises ``BuildError``:
     ``python-import``, ``python-origin`` (a module from a place nobody declared),
     ``python-kind``.
     """
     place = (root or package_root()).resolve()
+    foreign = packages or {}
     words: dict[str, str] = {name: f"python: {why}" for name, why in (*_START, *entries)}
     scanned: set[str] = set()
     for _round in range(_MAX_ROUNDS):
-        loaded = python.trace(interpreter, place, list(words), made=(TWIN,))
+        loaded = python.trace(interpreter, place, list(words), made=(TWIN,), packages=foreign)
         fresh: dict[str, str] = {}
         for module in loaded:
             if module.name.partition(".")[0] != PACKAGE or module.name in scanned:
@@ -107,7 +111,7 @@ def close(
                     fresh.setdefault(word, f"python: {module.name} imports it")
         added = {word: why for word, why in fresh.items() if word not in words}
         if not added:
-            found = _closure(interpreter, place, loaded, list(words.values()))
+            found = _closure(interpreter, {PACKAGE: place / PACKAGE, **foreign}, loaded, words)
             modules = sorted((*found.modules, *also), key=lambda module: module.path)
             return Closure(tuple(modules), found.builtin)
         words.update(added)
@@ -115,8 +119,12 @@ def close(
 
 
 def _closure(
-    interpreter: Interpreter, root: Path, loaded: Sequence[Loaded], whys: list[str]
+    interpreter: Interpreter,
+    packages: Mapping[str, Path],
+    loaded: Sequence[Loaded],
+    words: Mapping[str, str],
 ) -> Closure:
+    whys = list(words.values())
     modules: dict[str, PythonModule] = {}
     builtin: set[str] = set()
     for item in loaded:
@@ -125,7 +133,7 @@ def _closure(
             continue
         why = whys[item.index] if item.index >= 0 else f"python: {_START[0][1]}"
         found = PythonModule(
-            item.name, item.kind, Path(item.origin), _place(interpreter, root, item), why
+            item.name, item.kind, Path(item.origin), _place(interpreter, packages, item), why
         )
         modules[found.path] = found
     landmark = PythonModule(
@@ -137,17 +145,35 @@ def _closure(
     return Closure(ordered, tuple(sorted(builtin)))
 
 
-def _place(interpreter: Interpreter, root: Path, item: Loaded) -> str:
+def _place(interpreter: Interpreter, packages: Mapping[str, Path], item: Loaded) -> str:
     origin = Path(item.origin)
+    own = packages.get(item.name.partition(".")[0])
+    if item.kind == "extension" and own is not None:
+        if own != origin and not origin.is_relative_to(own):
+            raise _foreign(item)
+        check_compiled(item.name, origin, interpreter)
+        return os.fspath(origin.relative_to(own.parent))
     if item.kind == "extension":
         if origin.parent != interpreter.dynload or ".so" not in origin.suffixes:
             raise _foreign(item)
         return f"lib-dynload/{origin.name}"
-    inside_troth = item.name.partition(".")[0] == PACKAGE
-    base = root if inside_troth else interpreter.stdlib
-    if not origin.is_relative_to(base) or "site-packages" in origin.relative_to(base).parts:
+    base = interpreter.stdlib if own is None else own.parent
+    if not origin.is_relative_to(own or base) or "site-packages" in origin.relative_to(base).parts:
         raise _foreign(item)
     return os.fspath(origin.relative_to(base).with_suffix(".pyc"))
+
+
+def check_compiled(name: str, origin: Path, interpreter: Interpreter) -> None:
+    """Refuse what another interpreter's module is: ``BuildError`` ``extension-version``."""
+    suffix = origin.name.removeprefix(name.rpartition(".")[2])
+    tag = interpreter.version.replace(".", "")
+    if suffix != ".abi3.so" and not suffix.startswith(f".cpython-{tag}-"):
+        raise BuildError(
+            "extension-version",
+            f"{name} is not compiled for Python {interpreter.version}",
+            where=str(origin),
+            hint="run troth by the interpreter that the image packs: /usr/bin/python3 -m venv",
+        )
 
 
 def _foreign(item: Loaded) -> BuildError:

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the verbs of ``troth volume`` share: the key file. Must hold no verb, and print no key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from troth.errors import UsageError
+from troth.volumes import keys
+
+LIMIT_BYTES = 8 << 20
+"""cryptsetup's own limit for a key file."""
+
+
+def read(name: str) -> bytes:
+    """The bytes of the file; ``UsageError`` ``key-file`` where it cannot be read, or is empty."""
+    try:
+        with Path(name).open("rb") as file:
+            found = file.read(LIMIT_BYTES + 1)
+    except OSError as error:
+        raise UsageError("key-file", f"cannot be read: {error.strerror}", where=name) from None
+    if not 0 < len(found) <= LIMIT_BYTES:
+        raise UsageError("key-file", f"a key file has 1 to {LIMIT_BYTES} bytes", where=name)
+    return found
+
+
+def passphrase(name: str, *, raw: bool, uuid: str, profile: str) -> bytes:
+    """What opens the LUKS2 volume ``uuid`` of a profile's text.
+
+    Raises ``UsageError`` ``key-file``.
+    """
+    found = read(name)
+    if raw:
+        return found
+    if not keys.LEAST_BYTES <= len(found) <= keys.MOST_BYTES:
+        raise UsageError(
+            "key-file",
+            f"a source key has {keys.LEAST_BYTES} to {keys.MOST_BYTES} bytes,"
+            f" here are {len(found)}",
+            where=name,
+            hint="openssl rand -out FILE 32 makes one; --raw-key takes the bytes as a passphrase",
+        )
+    return keys.passphrase(found, uuid=uuid, profile=profile)
+
+
+def printable(name: str) -> str:
+    """A path for output, where it may have bytes that are no text."""
+    return name.encode("utf-8", "backslashreplace").decode()
