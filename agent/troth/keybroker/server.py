@@ -80,12 +80,12 @@ class Server:
         self._waiting: dict[asyncio.Task[None], http.Parser] = {}
         self._queued = 0
         self._pool = ThreadPoolExecutor(self._bounds.workers, thread_name_prefix="broker")
-        self._stop: asyncio.Event | None = None
+        self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def run(self, listener: socket.socket) -> None:
         """Serve the bound socket ``listener``, which is closed at the end, until ``stop``."""
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         # A peer that breaks off in its handshake is no news.
         self._loop.set_exception_handler(_unless_tls)
         listener.setblocking(False)
@@ -106,8 +106,13 @@ class Server:
         self._pool.shutdown()
 
     def stop(self) -> None:
-        """End soon: no new connections, and what is under way is finished. From any thread."""
-        if self._loop is not None and self._stop is not None:
+        """End soon: no new connections, and what is under way is finished.
+
+        From any thread once it runs; before, ``run`` will end at once.
+        """
+        if self._loop is None:
+            self._stop.set()
+        else:
             self._loop.call_soon_threadsafe(self._stop.set)
 
     def _listen(self, listener: socket.socket) -> None:
@@ -231,7 +236,7 @@ class Server:
 
     @property
     def _ending(self) -> bool:
-        return self._stop is not None and self._stop.is_set()
+        return self._stop.is_set()
 
 
 async def _next(
