@@ -29,9 +29,14 @@ def passphrase(name: str, *, raw: bool, uuid: str, profile: str) -> bytes:
 
     Raises ``UsageError`` ``key-file``.
     """
-    found = read(name)
     if raw:
-        return found
+        return read(name)
+    return keys.passphrase(source(name), uuid=uuid, profile=profile)
+
+
+def source(name: str) -> bytes:
+    """The source key in the file: 32 to 64 bytes; ``UsageError`` ``key-file``."""
+    found = read(name)
     if not keys.LEAST_BYTES <= len(found) <= keys.MOST_BYTES:
         raise UsageError(
             "key-file",
@@ -40,7 +45,7 @@ def passphrase(name: str, *, raw: bool, uuid: str, profile: str) -> bytes:
             where=name,
             hint="openssl rand -out FILE 32 makes one; --raw-key takes the bytes as a passphrase",
         )
-    return keys.passphrase(found, uuid=uuid, profile=profile)
+    return found
 
 
 def printable(name: str) -> str:

@@ -43,7 +43,8 @@ FORMAT = Verb(
     function="troth.cli.volume_format:format_",
     summary="make an encrypted volume",
     description="Writes a new volume onto a device or into a file, without root and without the "
-    "device-mapper. With integrity the guest's kernel completes it, because only it writes tags. "
+    "device-mapper. Only with --integrity none is it complete: tags are the kernel's to write, so "
+    "a guest makes a headerless volume that has them, on a blank disk, at its first boot. "
     "What is there and not blank is left alone.",
     positionals=(Positional("device", "the device or file", "DEV", kind="file"),),
     options=(
@@ -53,8 +54,8 @@ FORMAT = Verb(
             ("--format",),
             "the volume's form on the disk",
             metavar="NAME",
-            choices=("luks2", "headerless"),
-            default="luks2",
+            choices=("headerless", "luks2"),
+            default="headerless",
         ),
         Option(
             ("--integrity",),
@@ -67,16 +68,16 @@ FORMAT = Verb(
         Option(("--size",), "make a new file of SIZE, such as 64M or 2G", metavar="SIZE"),
         Option(
             ("--content",),
-            "encrypt the bytes of FILE into the volume; with --integrity none",
+            "encrypt the bytes of FILE into the volume, with --integrity none; a volume without a "
+            "header gets an empty ext4 where nothing is given",
             metavar="FILE",
             kind="file",
         ),
         Option(
             ("--data-offset",),
-            "where data begin; 1M for small volumes",
+            "where data begin with luks2 (16M where it is not said); 1M for small volumes",
             metavar="SIZE",
             choices=("1M", "16M"),
-            default="16M",
         ),
         Option(("--overwrite",), "write over a device or file that is not blank"),
         JSON,
