@@ -327,12 +327,10 @@ kernel = {kernel}
 compression = "none"
 [root]
 source = "../sealedfs"
-overlay = "tmpfs"
+overlay = "none"
 key = "file:root"
 key_file = "../data.key"
 encryption = "{encryption}"
-[measure]
-workload = ["/opt/app"]
 [tee]
 snp = "simulated"
 vtpm = "none"
