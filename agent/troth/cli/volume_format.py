@@ -10,7 +10,7 @@ import os
 import sys
 from hashlib import sha256
 from typing import Protocol
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from troth.abi import volume_record
 from troth.cli import volume_headerless, volume_key
@@ -50,13 +50,12 @@ def format_(options: Options) -> int:
     Raises ``UsageError``: ``volume-uuid``, ``volume-size``, ``key-file``, and what
     ``volume_headerless`` and ``troth.volumes`` raise.
     """
+    uuid = str(uuid4()) if options.uuid is None else volume_key.uuid(options.uuid)
     if options.format == HEADERLESS:
-        uuid = _uuid(options.uuid)
         laid_out, profile = volume_headerless.laid_out(options, uuid), headerless_write.PROFILE
     else:
-        expected = VolumeProfile(integrity=options.integrity, uuid=_uuid(options.uuid))
-        uuid, profile = expected.uuid, expected.text
-        laid_out = _luks2(options, expected)
+        expected = VolumeProfile(integrity=options.integrity, uuid=uuid)
+        laid_out, profile = _luks2(options, expected), expected.text
     with Terminal().passing_bar("encrypting") as update:
         made = write(
             options.device,
@@ -121,22 +120,6 @@ def size(text: str) -> int:
     if not int(digits):
         raise UsageError("volume-size", "a volume of no bytes holds nothing")
     return int(digits) * unit
-
-
-def _uuid(text: str | None) -> str:
-    if text is None:
-        return str(uuid4())
-    try:
-        found = str(UUID(text))
-    except ValueError:
-        found = ""
-    if found != text.lower():
-        raise UsageError(
-            "volume-uuid",
-            f"{text!r} is not a UUID",
-            hint="write it as 8-4-4-4-12 hexadecimal digits",
-        )
-    return found
 
 
 def _print(tree: dict[str, object]) -> None:

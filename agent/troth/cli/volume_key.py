@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from uuid import UUID
 
 from troth.errors import UsageError
 from troth.volumes import keys
@@ -44,6 +45,21 @@ def source(name: str) -> bytes:
             f" here are {len(found)}",
             where=name,
             hint="openssl rand -out FILE 32 makes one; --raw-key takes the bytes as a passphrase",
+        )
+    return found
+
+
+def uuid(text: str) -> str:
+    """``text`` in lower case, as 8-4-4-4-12; ``UsageError`` ``volume-uuid`` where it is no UUID."""
+    try:
+        found = str(UUID(text))
+    except ValueError:
+        found = ""
+    if found != text.lower():
+        raise UsageError(
+            "volume-uuid",
+            f"{text!r} is not a UUID",
+            hint="write it as 8-4-4-4-12 hexadecimal digits",
         )
     return found
 

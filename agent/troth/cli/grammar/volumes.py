@@ -11,17 +11,37 @@ _RAW = Option(("--raw-key",), "the bytes of the key file are the passphrase, as 
 CHECK = Verb(
     words=("volume", "check"),
     function="troth.cli.volume_check:check",
-    summary="judge a LUKS2 header as a guest would",
-    description="Reads the header once and makes every check of the strict profile: what was "
-    "expected, what is there, and which attack the check ends. With a key, and only where nothing "
-    "was refused, it is tried whether it opens the volume. Neither needs root, a device-mapper or "
-    "cryptsetup.",
+    summary="judge a LUKS2 header, or the record of a volume without one, as a guest would",
+    description="Reads once what a guest reads and makes every check: what was expected, what is "
+    "there, and which attack the check ends. With a key, and for LUKS2 only where nothing was "
+    "refused, it is tried whether it opens the volume; without one, nothing of a record is "
+    "proved. Neither needs root, a device-mapper or cryptsetup.",
     positionals=(
-        Positional("header", "the volume, or a copy of its first MiB", "HEADER", kind="file"),
+        Positional(
+            "header", "the volume; of LUKS2 a copy of its first MiB does", "HEADER", kind="file"
+        ),
     ),
     options=(
         Option(("--key-file",), _KEY, metavar="K", kind="file"),
         _RAW,
+        Option(
+            ("--format",),
+            "what the volume has to be (default: what the disk shows)",
+            metavar="NAME",
+            choices=("headerless", "luks2"),
+        ),
+        Option(
+            ("--integrity",),
+            "how changes by the host have to be found, whatever --profile says",
+            metavar="NAME",
+            choices=("hmac", "aes-gcm", "none"),
+        ),
+        Option(("--uuid",), "the UUID it has to have, whatever --profile says", metavar="UUID"),
+        Option(
+            ("--record",),
+            "SHA-256 of the record that the broker committed, for a volume without a header",
+            metavar="HEX",
+        ),
         Option(
             ("--profile",),
             "what the volume has to be, in TOML or JSON (default: hmac, sectors of 4096, any UUID)",
