@@ -159,6 +159,7 @@ def open_(control: Control, volume: Encrypted, disk: Disk, released: Release) ->
     key = data_key(volume, released)
     made = crypt.open_(control, place, sectors=current.data_sectors, key=key)
     if not released.tracked or place.readonly:
+        # What is only read has no next generation: its content is that of the measured hash.
         return Opened(made, key)
     # Committed before anything is written to the volume: until then its data are the old ones.
     number, digest = _write_record(
