@@ -136,7 +136,7 @@ def digest_of_slot(disk, slot):
 def test_by_identity(keyed, used, tmp_path, token):
     """The same by ``spiffe:``. Its disk, a volume of the same broker, is then given to the other
     image.
-    """  # noqa: D205 - one sentence
+    """
     broker, disk = used
     keyed.introduce(broker, "keyed-spiffe")
     path = "default/disk-key/other"
@@ -238,9 +238,7 @@ class Cut:
 
 def cut_off(keyed, broker, disk, tmp_path, *, passed_on):
     script = Cut(passed_on=passed_on)
-    with broker.serving(), keyed.wire.leads_to(
-        Hostile(script, own=broker.own, port=broker.port)
-    ):
+    with broker.serving(), keyed.wire.leads_to(Hostile(script, own=broker.own, port=broker.port)):
         found = keyed.boot(keyed.bundle("keyed"), disk, tmp_path, watch=script.watch)
     assert found.result["outcome"] != "handover"
     assert keyed.token not in found.console
@@ -249,7 +247,7 @@ def cut_off(keyed, broker, disk, tmp_path, *, passed_on):
 def test_cut_off_while_formatting(keyed, fresh, tmp_path, token):
     """All is on the disk and the commit was never heard: nobody else formats until the time is
     over, then the next guest begins anew.
-    """  # noqa: D205 - one sentence
+    """
     broker, disk = fresh
     cut_off(keyed, broker, disk, tmp_path, passed_on=False)
     assert broker.volume()["state"] == "formatting"
@@ -306,7 +304,7 @@ def test_a_commit_that_is_not_taken(keyed, used, tmp_path, token):
 def test_later_code_and_a_clone(keyed, fresh, tmp_path, token):
     """Root of a running guest asks with a key of its own, vouched for by the same processor; and
     the host starts the same image beside it, with a copy of the disk.
-    """  # noqa: D205 - one sentence
+    """
     broker, disk = fresh
     with sqlite3.connect(broker.folder / "broker.sqlite3") as rows:
         rows.execute("UPDATE resources SET lease_s = 600")
