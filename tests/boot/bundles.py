@@ -267,6 +267,7 @@ _SEALED_UPPER = """
 name = "sealed-upper"
 kernel = {kernel}
 compression = "none"
+cmdline_variable = {{ "app.shadow" = ["no", "yes"] }}
 [root]
 source = "../sealedfs"
 overlay = "upper"

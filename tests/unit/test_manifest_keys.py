@@ -13,7 +13,7 @@ from troth.documents.policy_keys import Broker, Encrypted
 from troth.errors import ManifestError
 from troth.image.inputs import manifest, manifest_keys
 
-#: Ends in line 11; the instance configuration brings network and addresses along.
+#: Ends in line 11; an instance configuration brings addresses along.
 BASE = """\
 [image]
 name = "demo"
@@ -23,9 +23,9 @@ source = "rootfs/"
 [tee]
 snp = "simulated"
 [instance]
-network = ["dhcp"]
 brokers = ["keys"]
-
+[network]
+method = "dhcp"
 """
 BROKER = f'[[broker]]\nname = "keys"\nspki = ["{"ab" * 32}"]\n'
 VOLUME = (
@@ -214,6 +214,12 @@ SPIFFE = VOLUME.replace("kbs:///default/disk-key/data", "spiffe://td.example/vm/
 def test_a_trust_domain_names_its_broker():
     text = BASE + BROKER + 'trust_domain = "td.example"\n' + SPIFFE
     assert read(text).brokers[0].trust_domain == "td.example"
+
+
+def test_a_broker_that_issues_no_identities():
+    text = BASE + BROKER + 'protocol = "trustee"\ntrust_domain = "td.example"\n' + SPIFFE
+    error = refused(text)
+    assert (error.code, error.where) == ("manifest-conflict", f"/src/troth.toml:{AT_BROKER + 4}")
 
 
 def test_two_brokers_each_named():
@@ -463,9 +469,14 @@ def test_a_broker_that_nobody_can_find():
 
 
 def test_a_broker_without_a_way_to_it():
-    error = refused(GOOD.replace('network = ["dhcp"]\n', ""))
-    assert (error.code, error.where) == ("manifest-conflict", f"/src/troth.toml:{AT_VOLUME + 3}")
+    text = GOOD.replace('[network]\nmethod = "dhcp"\n', "")
+    error = refused(text)
+    assert (error.code, error.where) == ("manifest-conflict", f"/src/troth.toml:{AT_VOLUME + 2}")
     assert "[network]" in error.hint
+    # What an instance may choose is used only where [network] asks for it.
+    chosen = text.replace("[instance]", '[instance]\nnetwork = ["dhcp"]')
+    assert refused(chosen).code == "manifest-conflict"
+    assert read(chosen + '[network]\nmethod = "instance"\n').network.method == "instance"
 
 
 @pytest.mark.parametrize("snp", ["none", "required"])

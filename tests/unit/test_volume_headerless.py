@@ -34,6 +34,7 @@ RECORD_BYTES = volume_record.RECORD_BYTES
 BLANK = bytes(2 * RECORD_BYTES)
 UNCOUNTED = replace(RELEASED, state=UNSAID)
 FORMATS = replace(VOLUME, blank="format")
+UNTAGGED = replace(VOLUME, integrity="none")
 
 
 def code_of(volume, released, head):
@@ -545,3 +546,17 @@ def test_the_event_of_a_volume_key():
     assert dict(digests)["sha256"] != hashlib.sha256(b"k" * 96).digest()
     _content, others = opening.key_event(VOLUME, b"l" * 96, ("sha256",))
     assert others[0][1] != dict(digests)["sha256"]
+
+
+@pytest.mark.parametrize("slot", [0, 1])
+def test_the_committed_record_stays_wherever_a_host_put_it(system, slot):
+    """Slots that were exchanged lead to no boot that overwrites the record it needs."""
+    data = packed(volume=UNTAGGED, generation=4, sectors=8192)
+    places = [bytes(len(data))] * 2
+    places[slot] = data
+    found = system.disk(head=b"".join(places), integrity="none")
+    opened = headerless.open_(system.mapper(found), UNTAGGED, found, committed(data, 4))
+    assert opened.generation == 5
+    kept = head(found)
+    assert kept[slot * len(data) :][: len(data)] == data
+    assert hashlib.sha256(kept[(1 - slot) * len(data) :][: len(data)]).hexdigest() == opened.digest

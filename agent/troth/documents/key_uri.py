@@ -17,6 +17,7 @@ from troth.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from troth.documents.policy_keys import Broker
     from troth.documents.resource_path import ResourcePath
 
 KBS, SPIFFE, SNP, RANDOM, FILE = "kbs", "spiffe", "snp", "random", "file"
@@ -118,6 +119,13 @@ def modules(uri: KeyUri, *, by_issuer: bool = False) -> tuple[str, ...]:
     if by_issuer and uri.scheme in WITH_BROKER:
         found.append(PINNED_CA)
     return tuple(found)
+
+
+def fitting(uri: KeyUri, brokers: tuple[Broker, ...]) -> tuple[Broker, ...]:
+    """Those of ``brokers`` that ``uri``, of a scheme ``WITH_BROKER``, can mean; one is right."""
+    if uri.scheme == SPIFFE:
+        return tuple(item for item in brokers if item.trust_domain == uri.trust_domain)
+    return tuple(item for item in brokers if uri.broker in ("", item.name))
 
 
 def is_name(text: str) -> bool:

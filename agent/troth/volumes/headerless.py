@@ -39,9 +39,13 @@ OFFSET_SECTORS = DATA_OFFSET_BYTES // _SECTOR_BYTES
 
 @record
 class Current:
-    """``record``: the one to open by; None for a volume that is to be formatted."""
+    """``record``: the one to open by; None for a volume that is to be formatted.
+
+    ``slot``: where it stands. The next one goes into the other, wherever a host put this one.
+    """
 
     record: VolumeRecord | None
+    slot: int = 0
 
 
 def place_of(volume: Encrypted, disk: Disk, *, mode: str = crypt.JOURNALED) -> Place:
@@ -84,9 +88,9 @@ def judge(volume: Encrypted, released: Release, head: bytes) -> Current:
             return Current(None)
         raise FormatError("record-blank", f"{volume.name}: the disk holds no record")
     if released.tracked:
-        for data in slots:
+        for slot, data in enumerate(slots):
             if sha256(data).hexdigest() == released.digest:
-                return Current(_checked(volume, released, data))
+                return Current(_checked(volume, released, data), slot)
         newest = _newest(volume, released, slots)
         raise FormatError(
             "record-rolled-back",
@@ -138,7 +142,8 @@ def open_(control: Control, volume: Encrypted, disk: Disk, released: Release) ->
 
     ``FormatError`` ``volume-small`` for a disk without room.
     """
-    current = judge(volume, released, read_head(disk)).record
+    judged = judge(volume, released, read_head(disk))
+    current = judged.record
     place = place_of(volume, disk)
     if current is None:
         return _format(control, volume, place, released)
@@ -157,7 +162,9 @@ def open_(control: Control, volume: Encrypted, disk: Disk, released: Release) ->
         # What is only read has no next generation: its content is that of the measured hash.
         return Opened(made, key)
     # Committed before anything is written to the volume: until then its data are the old ones.
-    number, digest = _write_record(volume, place, released, sectors=current.data_sectors)
+    number, digest = _write_record(
+        volume, place, released, sectors=current.data_sectors, slot=1 - judged.slot
+    )
     return Opened(made, key, number, digest)
 
 
@@ -187,14 +194,16 @@ def _format(control: Control, volume: Encrypted, place: Place, released: Release
     filling.write(place.disk, 0, bytes(HEAD_BYTES))
     key = data_key(volume, released)
     made, sectors = filling.fill(control, place, volume, key)
-    number, digest = _write_record(volume, place, released, sectors=sectors)
+    number, digest = _write_record(
+        volume, place, released, sectors=sectors, slot=volume_record.slot(released.generation + 1)
+    )
     return Opened(made, key, number, digest)
 
 
 def _write_record(
-    volume: Encrypted, place: Place, released: Release, *, sectors: int
+    volume: Encrypted, place: Place, released: Release, *, sectors: int, slot: int
 ) -> tuple[int, str]:
-    """The next record in its slot, on the disk when this returns: (generation, SHA-256)."""
+    """The next record in ``slot``, on the disk when this returns: (generation, SHA-256)."""
     number = released.generation + 1
     value = VolumeRecord(
         uuid=bytes.fromhex(place.uuid),
@@ -206,5 +215,5 @@ def _write_record(
         nonce=os.urandom(volume_record.NONCE_BYTES),
     )
     data = volume_record.pack(value, _key(volume, released, keys.RECORD))
-    filling.write(place.disk, volume_record.slot(number) * RECORD_BYTES, data)
+    filling.write(place.disk, slot * RECORD_BYTES, data)
     return number, sha256(data).hexdigest()

@@ -263,6 +263,12 @@ def _check_identity(table: Table, found: Broker) -> None:
             " than a day that is measured",
             code="manifest-missing-key",
         )
+    if found.trust_domain and found.protocol == TRUSTEE:
+        raise table.fail(
+            "trust_domain",
+            "has no meaning: a broker of protocol trustee issues no identities",
+            code="manifest-conflict",
+        )
     for key in ("server_name", "spiffe_id", "not_before"):
         if found.spki and table.has(key):
             raise table.fail(key, "has a meaning with ca only", code="manifest-conflict")
@@ -270,12 +276,9 @@ def _check_identity(table: Table, found: Broker) -> None:
 
 def check_together(
     sealed: Sequence[Sealed], brokers: Sequence[tuple[Table, Broker]], *,
-    snp: str, has_network: bool, instance_brokers: Sequence[str], takes_network: bool,
+    snp: str, has_network: bool, instance_brokers: Sequence[str],
 ) -> None:  # fmt: skip
-    """Volumes, brokers, network and platform, together.
-
-    ``takes_network``: an instance configuration may bring the network along.
-    """
+    """Volumes, brokers, network and platform, together."""
     names = [one.name for _table, one in brokers]
     for number, (table, one) in enumerate(brokers):
         if one.name in names[:number]:
@@ -302,7 +305,7 @@ def check_together(
         _check_platform(item, snp=snp)
         if item.uri.scheme in key_uri.WITH_BROKER:
             _check_broker(item, brokers)
-            if not has_network and not takes_network:
+            if not has_network:
                 raise item.table.fail(
                     "key",
                     "is released over the network, and there is no [network]",
