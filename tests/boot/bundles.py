@@ -320,6 +320,31 @@ deadline_s = 90
 device_timeout_s = 20
 """
 
+#: What cryptsetup needs a device mapper to make.
+_LUKS2_TAGS = """
+[image]
+name = "luks2-tags"
+kernel = {kernel}
+compression = "none"
+[root]
+source = "../sealedfs"
+overlay = "none"
+[tee]
+snp = "simulated"
+vtpm = "none"
+[[volume]]
+name = "data"
+format = "luks2"
+integrity = "hmac"
+key = "file:data"
+key_file = "../data.key"
+mount = "/srv/data"
+[fail]
+detail = "console"
+deadline_s = 90
+device_timeout_s = 20
+"""
+
 #: The verified root inside an encrypted disk.
 _INSIDE = """
 [image]
@@ -415,6 +440,7 @@ MANIFESTS = {
     "sealed": ("6.12", _SEALED),
     "sealed-upper": ("6.1", _SEALED_UPPER),
     "luks2": ("6.12", _LUKS2),
+    "luks2-tags": ("6.12", _LUKS2_TAGS),
     "inside-luks2": ("6.12", _INSIDE),
     "inside-headerless": ("6.12", _INSIDE),
     "instance": ("6.12", _INSTANCE),

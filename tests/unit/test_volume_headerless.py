@@ -533,6 +533,9 @@ def test_what_a_verified_volume_lies_on_is_readonly(system):
     opened = opening.open_(mapper, volume, found, committed(old, 1))
     assert opened.map.name == "troth-root-clear"
     assert mapper.live["troth-root-clear"][2]
+    # A disk that the host attaches read-only has room for no next record, and needs none.
+    assert (opened.generation, opened.digest) == (0, "")
+    assert head(found) == head_of((1, old))
 
 
 def test_the_event_of_a_volume_key():

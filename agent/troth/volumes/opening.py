@@ -34,7 +34,7 @@ def open_(control: Control, volume: Encrypted, disk: Disk, released: Release) ->
     """
     if released.state == FORMATTING and not volume.file_system:
         raise FormatError(
-            "volume-content",
+            "volume-unmade",
             f"{volume.name}: what lies in it is made with the image, not in a guest",
         )
     if volume.key.startswith(f"{key_uri.RANDOM}:"):
