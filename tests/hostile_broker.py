@@ -57,10 +57,8 @@ def receive(connection):
             return None
         data += piece
     head, _, body = data.partition(b"\r\n\r\n")
-    fields = dict(
-        (name.strip().lower(), value.strip())
-        for name, _, value in (line.partition(b":") for line in head.split(b"\r\n")[1:])
-    )
+    parts = [line.partition(b":") for line in head.split(b"\r\n")[1:]]
+    fields = {name.strip().lower(): value.strip() for name, _, value in parts}
     while len(body) < int(fields.get(b"content-length", b"0")):
         piece = connection.recv(_PIECE)
         if not piece:
@@ -78,6 +76,8 @@ class Wire:
     def __init__(self):
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
+        self.over = threading.Event()
+        """Whoever is slow on purpose waits for it: nobody is there any more."""
         self._handle = None
         self._busy = []
         threading.Thread(target=self._serve, daemon=True).start()
@@ -91,11 +91,13 @@ class Wire:
     def leads_to(self, handle):
         assert self._handle is None
         self._busy = []
+        self.over.clear()
         self._handle = handle
         try:
             yield handle
         finally:
             self._handle = None
+            self.over.set()
             for connection, thread in self._busy:
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
@@ -149,7 +151,7 @@ class Hostile:
 
     ``script(request, broker)``: a ``Message``, an iterable of bytes to be sent one by
     one before the connection ends, or None to end it. ``broker(request)`` is what the
-    broker at ``port`` answers. All requests, and answers that are whole, are kept.
+    broker at ``broker.port`` answers. All requests, and answers that are whole, are kept.
     """
 
     def __init__(self, script, *, own, port=0):
@@ -172,6 +174,7 @@ class Hostile:
                     behind.append(stack.enter_context(client(self._port)))
                 return ask(behind[0], request)
 
+            broker.port = self._port
             while (request := receive(connection)) is not None:
                 self.requests.append(request)
                 said = self._script(request, broker)

@@ -16,10 +16,13 @@ import re
 import shutil
 import signal
 import sqlite3
+import ssl
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+import made_tls
 from boot import machine
 from boot.bundles import TROTH, compile_guest
 from boot.variants import Variant
@@ -28,6 +31,7 @@ from troth.machine.simulated_platform import root_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from boot.bundles import Forge
 
@@ -56,7 +60,7 @@ timeout_s = 15
 [[broker]]
 name = "keys"
 addresses = ["10.0.2.2:{port}"]
-spki = ["{pin}"]
+{who}
 trust_domain = "example.org"
 [[volume]]
 name = "data"
@@ -69,12 +73,19 @@ detail = "console"
 deadline_s = 90
 device_timeout_s = 20
 """
-#: What differs: name of the image, svn, key and uuid.
+_BY_KEY = 'spki = ["{pin}"]'
+_BY_ISSUER = """\
+ca = ["../servers.pem", "../issuer.pem"]
+server_name = "keys.example.org"
+not_before = 2026-01-31"""
+#: What differs: name of the image, svn, how the broker is known, key and uuid.
 IMAGES = {
-    "keyed": ("keyed", 3, f"kbs:///{PATH}", UUID),
-    "keyed-next": ("keyed", 4, f"kbs:///{PATH}", UUID),
-    "keyed-spiffe": ("keyed-spiffe", 3, f"spiffe://{TRUST_DOMAIN}/vm/keyed-spiffe", OTHER_UUID),
-}
+    "keyed": ("keyed", 3, _BY_KEY, f"kbs:///{PATH}", UUID),
+    "keyed-next": ("keyed", 4, _BY_KEY, f"kbs:///{PATH}", UUID),
+    "keyed-spiffe": (
+        "keyed-spiffe", 3, _BY_ISSUER, f"spiffe://{TRUST_DOMAIN}/vm/keyed-spiffe", OTHER_UUID,
+    ),
+}  # fmt: skip
 
 
 def troth(*words: str | Path) -> str:
@@ -159,6 +170,7 @@ class Keyed:
         self._template = Broker(place / "broker", self._pki / "certs")
         with self._template.serving("--policy", self._policy) as said:
             self.pin = re.search(r'spki = \["([0-9a-f]{64})"\]', said)[1]
+        self._certify()
         self.bundle("keyed")
 
     def _vendor_and_policy(self) -> Path:
@@ -175,19 +187,29 @@ class Keyed:
         path.write_text(text.replace("smt = false", "smt = true", 1))
         return path
 
+    def _certify(self) -> None:
+        """The broker's key also has a certificate of an issuer that images can pin."""
+        folder = self._template.folder
+        key = load_pem_private_key((folder / "tls.key").read_bytes(), None)
+        made = made_tls.certificate(key, made_tls.key(7), dns=("keys.example.org",), days=36500)
+        (folder / "tls.pem").write_text(ssl.DER_cert_to_PEM_cert(made))
+        issuer = ssl.DER_cert_to_PEM_cert(made_tls.authority(7, days=36500))
+        (self.place / "servers.pem").write_text(issuer)
+        shutil.copy(folder / "issuer.pem", self.place)
+
     def bundle(self, name: str) -> Path:
         """The image, built when it is first asked for, and known to new databases from then on."""
         out = self.place / name / "bundle"
         if out.exists():
             return out
         out.parent.mkdir()
-        image, svn, key, uuid = IMAGES[name]
+        image, svn, who, key, uuid = IMAGES[name]
         manifest = out.parent / "troth.toml"
         kernel = self._forge._kernel("6.12")
         manifest.write_text(
             _MANIFEST.format(
-                name=image, svn=svn, kernel=kernel, port=self.wire.port, pin=self.pin, key=key,
-                uuid=uuid,
+                name=image, svn=svn, kernel=kernel, port=self.wire.port,
+                who=who.format(pin=self.pin), key=key, uuid=uuid,
             )
         )  # fmt: skip
         troth("build", manifest, "-o", out)
@@ -256,11 +278,6 @@ def blank(path: Path) -> Path:
 
 def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def released(said: Message) -> dict:
-    """What a broker's answer with a key shows to everybody: the parts of the JWE."""
-    return json.loads(said.body)
 
 
 def events(found: machine.Boot, kind: str) -> list[dict]:

@@ -11,6 +11,7 @@ closed. What goes over the wire is ``test_broker_attacks``.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import socket
 import sqlite3
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from boot.keyed import OTHER_UUID, PATH, TRUST_DOMAIN, UUID, blank, digest, events
+from boot.keyed import OTHER_UUID, PATH, TRUST_DOMAIN, UUID, blank, digest, events, troth
 from boot.machine import check_good, check_refused
 from boot.test_network import check_nothing_left
 from hostile_broker import Hostile
@@ -59,15 +60,6 @@ def used(keyed, kept, tmp_path):
     shutil.copytree(kept.broker.folder, folder)
     disk = Path(shutil.copy(kept.disk, tmp_path))
     yield keyed.at(folder), disk
-    disk.unlink()
-
-
-@pytest.fixture
-def fresh(keyed, tmp_path):
-    """(broker, disk): the volume new, the disk blank."""
-    broker, disk = keyed.broker(tmp_path / "db", "keyed"), blank(tmp_path / "data.img")
-    keyed.add_volume(broker)
-    yield broker, disk
     disk.unlink()
 
 
@@ -126,18 +118,16 @@ def test_what_the_broker_wrote_down(kept):
 
 
 def digest_of_slot(disk, slot):
-    import hashlib
-
     with disk.open("rb") as file:
         file.seek(4096 * slot)
         return hashlib.sha256(file.read(4096)).hexdigest()
 
 
 def test_by_identity(keyed, used, tmp_path, token):
-    """The same by ``spiffe:``. Its disk, a volume of the same broker, is then given to the other
-    image.
+    """The same by ``spiffe:``, from a broker that is known by its issuer. The disk, a volume of
+    the same broker, is then given to the other image.
     """
-    broker, disk = used
+    broker, _disk = used
     keyed.introduce(broker, "keyed-spiffe")
     path = "default/disk-key/other"
     keyed.add_volume(broker, path=path, uuid=OTHER_UUID, image="keyed-spiffe")
@@ -148,7 +138,7 @@ def test_by_identity(keyed, used, tmp_path, token):
         swapped = keyed.boot(keyed.bundle("keyed"), other, tmp_path)
     (event,) = events(found, "key-release")
     uri = f"spiffe://{TRUST_DOMAIN}/vm/keyed-spiffe"
-    assert event["content"]["text"] == f"spki-sha256:{keyed.pin} {uri} data"
+    assert event["content"]["text"] == f"dns:keys.example.org {uri} data"
     assert broker.volume(path)["generation"] == 1
     last = [item["event"] for item in broker.audit() if item.get("image") == "keyed-spiffe"]
     assert last == ["attest", "issue", "release", "commit", "boot-finished"]
@@ -192,8 +182,6 @@ def test_the_key_of_another_volume(keyed, tmp_path, token):
 
 def test_a_withdrawn_image_and_the_next_one(keyed, used, tmp_path, token):
     """A later version opens the volume of the earlier one, which is withdrawn then."""
-    from boot.keyed import troth
-
     broker, disk = used
     keyed.introduce(broker, "keyed-next")
     with keyed.reachable(broker):

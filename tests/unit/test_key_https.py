@@ -109,6 +109,26 @@ def test_an_issuer_and_a_name_are_the_broker():
     assert identity == "dns:broker.example"
 
 
+class Name(str):
+    """Text in an interpreter without the codec for names, as images have it."""
+
+    __slots__ = ()
+
+    def encode(self, encoding="utf-8", errors="strict"):
+        if encoding == "idna":
+            raise LookupError(f"unknown encoding: {encoding}")
+        return super().encode(encoding, errors)
+
+
+def test_a_name_needs_no_codec():
+    heard = []
+    context = made_tls.server_context(chain=chain(dns=("broker.example", "x.example")))
+    context.sni_callback = lambda _connection, name, _context: heard.append(name)
+    with Listener(answering(YES), context=context) as there:
+        assert ask(issued(there, server_name=Name("broker.example")))[0].status == 200
+    assert heard == ["broker.example"]
+
+
 def test_an_issuer_that_is_too_old_issues_nothing():
     old = authority(1, days=1)
     with secure(chain=chain()) as there:

@@ -220,7 +220,8 @@ class HttpsClient:
     def _secure(self, plain: socket.socket, until_s: float) -> ssl.SSLSocket:
         try:
             plain.settimeout(max(until_s - time.monotonic(), _LEAST_ATTEMPT_S))
-            name = self._broker.server_name or None
+            # As bytes: text would go through a codec that no image carries.
+            name = self._broker.server_name.encode("ascii") or None
             secured = self._context.wrap_socket(plain, server_hostname=name)
         except TimeoutError:
             plain.close()
