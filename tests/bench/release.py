@@ -68,7 +68,16 @@ class Broker:
     def _serve(self) -> subprocess.Popen[str]:
         words = ("--listen", f"127.0.0.1:{self.port}", "--policy", "policy.toml")
         return subprocess.Popen(
-            [TROTH, "keybroker", "serve", "--db", "db", *words, "--certs", self._platform / "certs"],
+            [
+                TROTH,
+                "keybroker",
+                "serve",
+                "--db",
+                "db",
+                *words,
+                "--certs",
+                self._platform / "certs",
+            ],
             cwd=self._work,
             stdout=subprocess.PIPE,
             text=True,

@@ -30,7 +30,7 @@ _PROFILE = "luks2/none/4096"
 class Sources:
     """``root``, ``root_alone``: erofs images with and without a place for a volume to be proved;
     ``key``: the source key's file; ``luks2``: the disk; ``passphrase``: file that opens it.
-    """  # noqa: D205 - the fields are the summary
+    """
 
     root: Path
     root_alone: Path

@@ -9,10 +9,8 @@ rows, on 6.12, once, and writes nothing. Needs root, for the chroot of the peers
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,23 +18,16 @@ from typing import TYPE_CHECKING
 REPOSITORY = Path(__file__).parents[2]
 sys.path.insert(0, str(REPOSITORY / "agent"))
 
-import disks as disk_images  # noqa: E402 - needs the path above
 import kernels  # noqa: E402 - likewise
 import machine  # noqa: E402 - likewise
 import peers  # noqa: E402 - likewise
-import release  # noqa: E402 - likewise
-import rows  # noqa: E402 - likewise
 import sealed_disks  # noqa: E402 - likewise
 import throughput  # noqa: E402 - likewise
 import volumes_report  # noqa: E402 - likewise
-from sealed_disks import UUID  # noqa: E402 - likewise
 from volumes_report import DERIVATIONS, Opening, Sealing, Volumes  # noqa: E402 - likewise
 
 if TYPE_CHECKING:
-    from disks import Disk, Sealed
-    from kernels import Kernel
     from report import Row
-    from sealed_disks import Sources
 
 DOCUMENT = REPOSITORY / "docs/performance.md"
 MANIFEST = """[image]
