@@ -60,7 +60,7 @@ def test_one_address_cannot_have_them_all(monkeypatch):
     assert found.begin("a", "snp", now=0) is not None
     assert found.begin("b", "snp", now=0) is not None
     assert found.begin("c", "snp", now=0) is None
-    # What has ended makes room too, when it is needed.
+    # What has ended makes room too.
     assert found.begin("a", "snp", now=sessions.NONCE_S) is not None
     assert len(found._sessions) == 2
     for session in (*first, *found._sessions.copy().values()):

@@ -114,6 +114,16 @@ def check(data: bytes, key: bytes) -> VolumeRecord:
     body = data[:_MAC_OFFSET] + _ZERO_MAC + data[_MAC_OFFSET + _MAC_BYTES :]
     if not compare_digest(digest(key, body, "sha256"), found):
         raise FormatError("record-mac", "the record was not made with this volume's key")
+    return shown(data)
+
+
+def shown(data: bytes) -> VolumeRecord:
+    """What the record in ``data`` shows, unproved: for words to people, else only by ``check``.
+
+    Raises ``FormatError``: ``record-form``.
+    """
+    if len(data) != RECORD_BYTES:
+        raise FormatError("record-form", f"a record has {RECORD_BYTES} bytes, not {len(data)}")
     magic, version, svn, uuid, profile, generation, sectors, tcb, nonce = _FIELDS.unpack_from(data)
     text = profile.rstrip(b"\0")
     if (magic, version) != (_MAGIC, _VERSION) or not text.isascii() or b"\0" in text:

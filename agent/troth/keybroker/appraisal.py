@@ -164,13 +164,17 @@ class Appraiser:
             return replace(known, code=NOT_ACTIVE, detail=f"the class is {owner.state}{hint}")
         if request.init_data is not None and not _bound(request.init_data, report.host_data):
             return replace(known, code=INIT_DATA, detail="HOST_DATA is not its digest")
-        result = foreign.appraise(
-            found,
-            nonce=kbs.report_data(request)[: kbs.DIGEST_BYTES],
-            given=self._given(owner),
-            subject=request.evidence,
-            at=at,
-        )
+        given = self._given(owner)
+        try:
+            result = foreign.appraise(
+                found,
+                nonce=kbs.report_data(request)[: kbs.DIGEST_BYTES],
+                given=given,
+                subject=request.evidence,
+                at=at,
+            )
+        except FormatError as error:
+            return replace(known, code=EVIDENCE, detail=f"[{error.code}] {error.message}")
         return _concluded(known, result)
 
     def _given(self, owner: ImageClass) -> foreign.Given:

@@ -25,6 +25,7 @@ from troth.errors import FormatError, TrothError
 from troth.keybroker import release, tokens
 from troth.keybroker.audit import Decided
 from troth.keybroker.issuer import key_sha256
+from troth.keybroker.rate import counted_as
 from troth.keybroker.release import Attested, Outcome
 from troth.keybroker.sessions import LIFE_S
 from troth.record import record
@@ -147,7 +148,7 @@ class Broker:
             asked = kbs.parse_auth(request.body)
         except FormatError as error:
             return refusal(401, ATTESTATION, error.message)
-        session = self._sessions.begin(peer.address, asked.tee, now=self._steady())
+        session = self._sessions.begin(counted_as(peer.address), asked.tee, now=self._steady())
         if session is None:
             return busy(503, "too many sessions")
         body = kbs.print_challenge(kbs.Challenge(session.nonce))

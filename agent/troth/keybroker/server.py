@@ -11,7 +11,6 @@ of its bytes than one request (SECURITY S22).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING
 from troth.attest import http
 from troth.documents import kbs
 from troth.errors import FormatError
-from troth.keybroker.rate import Rate
+from troth.keybroker.rate import Rate, counted_as
 from troth.keybroker.routes import MALFORMED, Peer, busy, refusal
 from troth.record import record
 
@@ -31,6 +30,8 @@ if TYPE_CHECKING:
     from troth.attest.http import Request, Response
 
 BACKLOG = 1024
+_ACCEPTS_AT_ONCE = 64
+_PAUSE_S = 0.1
 _BUFFER_BYTES = 64 << 10
 
 
@@ -79,21 +80,19 @@ class Server:
         self._waiting: dict[asyncio.Task[None], http.Parser] = {}
         self._queued = 0
         self._pool = ThreadPoolExecutor(self._bounds.workers, thread_name_prefix="broker")
-        self._stop: asyncio.Event | None = None
+        self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def run(self, listener: socket.socket) -> None:
         """Serve the bound socket ``listener``, which is closed at the end, until ``stop``."""
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         # A peer that breaks off in its handshake is no news.
         self._loop.set_exception_handler(_unless_tls)
         listener.setblocking(False)
         listener.listen(BACKLOG)
-        accepting = asyncio.create_task(self._accept(listener))
+        self._listen(listener)
         await self._stop.wait()
-        accepting.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await accepting
+        self._loop.remove_reader(listener)
         listener.close()
         for task, parser in tuple(self._waiting.items()):
             if not parser.started:
@@ -107,23 +106,37 @@ class Server:
         self._pool.shutdown()
 
     def stop(self) -> None:
-        """End soon: no new connections, and what is under way is finished. From any thread."""
-        if self._loop is not None and self._stop is not None:
+        """End soon: no new connections, and what is under way is finished.
+
+        From any thread once it runs; before, ``run`` will end at once.
+        """
+        if self._loop is None:
+            self._stop.set()
+        else:
             self._loop.call_soon_threadsafe(self._stop.set)
 
-    async def _accept(self, listener: socket.socket) -> None:
+    def _listen(self, listener: socket.socket) -> None:
+        if self._loop is not None and not self._ending:
+            self._loop.add_reader(listener, self._accept, listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        """Take what waits; a callback and no task, which could be ended with a socket in hand."""
         loop, bounds = asyncio.get_running_loop(), self._bounds
-        while True:
+        for _ in range(_ACCEPTS_AT_ONCE):
             try:
-                sock, address = await loop.sock_accept(listener)
+                sock, address = listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
             except OSError:
                 # No descriptors left: those that are open will end.
-                await asyncio.sleep(0.1)
-                continue
+                loop.remove_reader(listener)
+                loop.call_later(_PAUSE_S, self._listen, listener)
+                return
             if len(self._open) >= bounds.connections + bounds.spare:
                 sock.close()
                 continue
-            task = asyncio.create_task(self._connection(sock, str(address[0])))
+            sock.setblocking(False)
+            task = loop.create_task(self._connection(sock, str(address[0])))
             self._open.add(task)
             task.add_done_callback(self._forget)
 
@@ -147,20 +160,19 @@ class Server:
             sock.close()
             return
         writer = asyncio.StreamWriter(transport, protocol, reader, loop)
-        # An answer is written when all of it went out. (Zero would never let a writer go on.)
-        transport.set_write_buffer_limits(high=1, low=0)
         told = writer.get_extra_info("ssl_object")
         peer = Peer(address, told.getpeercert(binary_form=True))
         try:
             async with asyncio.timeout(self._bounds.connection_s):
                 await self._requests(reader, writer, peer)
             transport.close()
+            # Until the last byte went out, or will not: it counts as open, and is not for ever.
+            async with asyncio.timeout(self._bounds.write_s):
+                await writer.wait_closed()
         except (OSError, ssl.SSLError, TimeoutError, asyncio.CancelledError):
             pass
         finally:
-            # After a good end nothing is left to be cut off.
-            if not transport.is_closing():
-                transport.abort()
+            transport.abort()
 
     async def _requests(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Peer
@@ -202,7 +214,7 @@ class Server:
         bounds = self._bounds
         # What is queued for those who are known is bounded by their connections.
         if not self._knows(request, peer):
-            if not self._rate.take(peer.address, now=time.monotonic()):
+            if not self._rate.take(counted_as(peer.address), now=time.monotonic()):
                 return busy(429, "too many requests")
             if self._queued >= bounds.queued or len(self._open) > bounds.connections:
                 return busy(503, "too much to do")
@@ -224,7 +236,7 @@ class Server:
 
     @property
     def _ending(self) -> bool:
-        return self._stop is not None and self._stop.is_set()
+        return self._stop.is_set()
 
 
 async def _next(

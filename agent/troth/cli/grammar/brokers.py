@@ -52,7 +52,7 @@ KEYBROKER_ADD = Verb(
     words=("keybroker", "add"),
     function="troth.cli.keybroker_add:add",
     summary="add a class of guests, a volume, or another secret",
-    description="One of --reference, --activate, --volume and --resource says what. Guests of a "
+    description="--reference, --activate, --volume, --resource or --grant says what. Guests of a "
     "class are those whose launch digest its signed reference values name. A volume belongs to "
     "images by name, so newer versions of an image keep it.",
     options=(
@@ -70,6 +70,7 @@ KEYBROKER_ADD = Verb(
         Option(("--svn",), "that version only", metavar="N", kind="integer"),
         Option(("--volume",), "path of a volume's key", metavar="REPO/TYPE/TAG"),
         Option(("--resource",), "path of another secret", metavar="REPO/TYPE/TAG"),
+        Option(("--grant",), "path of what further images may have", metavar="REPO/TYPE/TAG"),
         Option(("--file",), "the secret, with --resource", metavar="FILE", kind="file"),
         Option(("--image",), "image whose guests may have it", metavar="IMAGE", repeat=True),
         Option(("--uuid",), "the volume's id, as its image's policy has it", metavar="UUID"),
