@@ -85,18 +85,24 @@ def datagram(payload, *, source=SERVER, target="255.255.255.255", ports=(67, 68)
     return head + struct.pack(">HHHH", *ports, 8 + len(payload), 0) + payload
 
 
-def named(question):
-    """The answer to a DNS question for an address: ``NAMED`` (RFC 1035, section 4.1)."""
+def named(question, address=NAMED):
+    """The answer to a DNS question for an address: ``address`` (RFC 1035, section 4.1)."""
     end = question.index(b"\0", 12) + 5
-    answer = b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 60, 4) + ip(NAMED)
+    answer = b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 60, 4) + ip(address)
     return question[:2] + b"\x81\x80\0\1\0\1\0\0\0\0" + question[12:end] + answer
 
 
 class Net:
-    """``read`` and ``write``: one frame each; ``wait``: a file descriptor to wait on."""
+    """``read`` and ``write``: one frame each; ``wait``: a file descriptor to wait on.
 
-    def __init__(self, script, *, read, write, wait, close=lambda: None):
+    ``named``: the address of every name; ``owns``: the addresses that are here, all if None.
+    """
+
+    def __init__(self, script, *, read, write, wait, close=lambda: None, named=NAMED, owns=None):
         self.script = script
+        self.named = named
+        self.owns = owns
+        self.names = []
         self.frames = []
         self.questions = []
         self._read, self._write, self._wait, self._close = read, write, wait, close
@@ -138,7 +144,7 @@ class Net:
         kind, source = struct.unpack(">H", frame[12:14])[0], frame[6:12]
         if kind == ARP and frame[20:22] == b"\0\1":
             asked, asks = frame[38:42], frame[28:32]
-            if asked != asks:
+            if asked != asks and (self.owns is None or socket.inet_ntoa(asked) in self.owns):
                 body = frame[14:20] + b"\0\2" + SERVER_HARDWARE + asked + source + asks
                 yield source + SERVER_HARDWARE + frame[12:14] + body
         if kind == IPV4 and frame[23] == 17 and frame[34:38] == struct.pack(">HH", 68, 67):
@@ -150,11 +156,13 @@ class Net:
         if kind == IPV4 and frame[23] == 17 and frame[36:38] == struct.pack(">H", 53):
             (port,) = struct.unpack(">H", frame[34:36])
             server, guest = socket.inet_ntoa(frame[30:34]), socket.inet_ntoa(frame[26:30])
-            packet = datagram(named(frame[42:]), source=server, target=guest, ports=(53, port))
+            said = named(frame[42:], self.named)
+            self.names.append(frame[54 : frame.index(b"\0", 54)])
+            packet = datagram(said, source=server, target=guest, ports=(53, port))
             yield source + SERVER_HARDWARE + frame[12:14] + packet
 
 
-def on_sockets(script, ours, theirs):
+def on_sockets(script, ours, theirs, **words):
     """The net of a QEMU whose ``-netdev dgram`` speaks from ``theirs`` to ``ours``."""
     wire = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     wire.bind(str(ours))
@@ -164,6 +172,7 @@ def on_sockets(script, ours, theirs):
         write=lambda frame: wire.sendto(frame, socket.MSG_DONTWAIT, str(theirs)),
         wait=wire.fileno(),
         close=wire.close,
+        **words,
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from boot import machine
 from boot.bundles import TROTH, Forge
+from boot.keyed import Keyed, blank
 from boot.variants import Variant
 
 _PROGRAMS = ("qemu-system-x86_64", "swtpm", "gcc", "mkfs.erofs", "apt-get", "dpkg-deb")
@@ -36,6 +37,23 @@ def forge(tmp_path_factory, worker_id):
 @pytest.fixture(scope="session")
 def token(forge):
     return forge.token
+
+
+@pytest.fixture(scope="session")
+def keyed(forge, worker_id):
+    """Images that ask a broker, one set a worker: each has its own port of the loopback."""
+    made = Keyed(forge, forge.base / f"keyed-{worker_id}")
+    yield made
+    made.wire.close()
+
+
+@pytest.fixture
+def fresh(keyed, tmp_path):
+    """(broker, disk) of a test's own: the volume new, the disk blank."""
+    broker, disk = keyed.broker(tmp_path / "db", "keyed"), blank(tmp_path / "data.img")
+    keyed.add_volume(broker)
+    yield broker, disk
+    disk.unlink()
 
 
 @pytest.fixture

@@ -78,11 +78,11 @@ def refused(call, *words):
 def test_what_it_is_told_and_what_is_measured(boot, tmp_path):
     made = boot(f"open({str(tmp_path / 'heard')!r}, 'w').write('|'.join(heard)); {HONEST}")
     keys.run(made)
-    told = (tmp_path / "heard").read_text().split("|")
-    assert told == [
-        "disk data vdb 4096 254:16", "bank sha256", "bank sha384",
-        f"deadline {made.deadline_ns}", "release",
-    ]  # fmt: skip
+    *told, deadline, last = (tmp_path / "heard").read_text().split("|")
+    assert told == ["disk data vdb 4096 254:16", "bank sha256", "bank sha384"]
+    # A worker that waits for somebody ends first, and says for whom.
+    assert deadline == f"deadline {made.deadline_ns - 2 * 10**9}"
+    assert last == "release"
     (event,) = events(tmp_path)
     assert (event.kind, event.pcr, event.content) == ("key-release", 15, b"broker keys")
     assert made.workers == [made.key_worker.pid]
@@ -133,6 +133,14 @@ def test_a_deadline_that_has_passed(boot):
     made = boot(HONEST)
     made.deadline_ns = time.monotonic_ns() - 1
     assert refused(keys.run, made).exact == "key-worker"
+
+
+def test_of_little_time_a_worker_gets_most(boot, tmp_path):
+    made = boot(f"open({str(tmp_path / 'heard')!r}, 'w').write('|'.join(heard)); {HONEST}")
+    made.deadline_ns = time.monotonic_ns() + 4 * 10**9
+    keys.run(made)
+    told_ns = int((tmp_path / "heard").read_text().split("|")[-2].removeprefix("deadline "))
+    assert 0 <= made.deadline_ns - told_ns <= 10**9
 
 
 def test_one_byte_at_a_time_is_silence_too(boot):

@@ -186,7 +186,7 @@ CA_GOOD = CA + 'server_name = "keys.example"\nnot_before = 2026-01-31\n'
 def test_every_key_of_a_broker(authority):
     text = BASE + CA_GOOD + (
         'protocol = "trustee"\naddresses = ["keys.example:443", "10.0.2.2:8443"]\n'
-    ) + VOLUME  # fmt: skip
+    ) + VOLUME + 'integrity = "none"\n'  # fmt: skip
     assert read(text, authority).brokers == (
         Broker(
             name="keys",
@@ -509,3 +509,27 @@ def test_the_keys_are_those_that_are_read():
     source = Path(manifest_keys.__file__).read_text()
     for key in (*manifest_keys.VOLUME_KEYS, *manifest_keys.BROKER_KEYS):
         assert f'"{key}"' in source.split("FILE_SYSTEM", 1)[1], key
+
+
+REAL = BASE.replace('snp = "simulated"', 'snp = "required"\nvtpm = "none"')
+
+
+def test_a_derived_key_is_this_images_alone():
+    """Policy and ids are the host's to set, so any kernel on the chip would derive the key."""
+    assert read(REAL + SNP + 'blank = "format"\n').encrypted[0].key == "snp:"
+    loose = SNP.replace('"snp:"', '"snp:policy,image_id"')
+    error = refused(REAL + loose)
+    assert error.code == "manifest-conflict"
+    assert error.hint == 'key = "snp:measurement,policy,image_id"'
+    assert read(BASE + loose)
+
+
+def test_nobody_can_make_a_luks2_volume_for_a_derived_key():
+    assert refused(BASE + SNP.replace("headerless", "luks2")).code == "manifest-conflict"
+
+
+def test_what_a_broker_without_states_cannot_have_made():
+    trustee = BROKER + 'protocol = "trustee"\n'
+    assert refused(BASE + trustee + VOLUME).code == "manifest-conflict"
+    assert read(BASE + trustee + VOLUME + 'integrity = "none"\n')
+    assert read(BASE + trustee + VOLUME.replace("headerless", "luks2"))

@@ -563,3 +563,27 @@ def test_the_committed_record_stays_wherever_a_host_put_it(system, slot):
     kept = head(found)
     assert kept[slot * len(data) :][: len(data)] == data
     assert hashlib.sha256(kept[(1 - slot) * len(data) :][: len(data)]).hexdigest() == opened.digest
+
+
+def test_a_volume_that_was_made_elsewhere(system):
+    """The broker has it in use and has no record of it yet: what is there is committed first."""
+    data = packed(volume=UNTAGGED, generation=1, sectors=8192)
+    found = system.disk(head=head_of((1, data)), integrity="none")
+    released = replace(committed(data, 0), digest="")
+    opened = headerless.open_(system.mapper(found), UNTAGGED, found, released)
+    assert opened.generation == 1
+    kept = head(found)
+    assert kept[RECORD_BYTES:] == data
+    assert hashlib.sha256(kept[:RECORD_BYTES]).hexdigest() == opened.digest
+
+
+def test_an_image_is_never_formatted_over(system):
+    """A broker that calls the disk of a verified image new: nothing is written."""
+    around = replace(UNTAGGED, file_system="", mount="")
+    data = packed(volume=around, generation=1, sectors=8192)
+    found = system.disk(head=head_of((1, data)), integrity="none")
+    released = replace(committed(data, 0), state=FORMATTING, digest="")
+    with pytest.raises(FormatError) as caught:
+        headerless.open_(system.mapper(found), around, found, released)
+    assert caught.value.code == "volume-not-made"
+    assert head(found) == head_of((1, data))

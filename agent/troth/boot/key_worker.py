@@ -39,9 +39,12 @@ if TYPE_CHECKING:
 
 _PR_SET_DUMPABLE = 4
 _MOST_SENTENCE = 400
-#: Codes of what a header or record says; everything else that goes wrong has been proved to be
-#: the right volume.
-_HEADER = ("record-", "luks2-", "volume-secret", "volume-weak-key", "integrity-superblock")
+#: Codes of what a header or record says, or costs to look at; everything else that goes wrong
+#: has been proved to be the right volume.
+_HEADER = (
+    "record-", "luks2-", "volume-secret", "volume-weak-key", "volume-profile", "volume-not-made",
+    "integrity-superblock", "bounded-", "argon2-", "pbkdf2-", "af-", "xts-",
+)  # fmt: skip
 
 
 @record

@@ -11,6 +11,8 @@ from __future__ import annotations
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
+from troth.ciphers import packed_library
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 def request(private: ec.EllipticCurvePrivateKey) -> bytes:
     """The PKCS #10 request for ``private``, in DER."""
+    packed_library.complete()
     builder = x509.CertificateSigningRequestBuilder(x509.Name([]))
     return builder.sign(private, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
 

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509 import verification
 
+from troth.ciphers import packed_library
 from troth.errors import FormatError
 
 TYPE_CHECKING = False
@@ -99,6 +100,7 @@ def public_key(certificate: bytes) -> bytes:
 @contextmanager
 def _reading() -> Iterator[None]:
     """The library's errors as ours; what it only warns of is refused too."""
+    packed_library.complete()
     with warnings.catch_warnings():
         warnings.simplefilter("error", CryptographyDeprecationWarning)
         try:

@@ -39,8 +39,8 @@ PINNED_CA = "troth.ciphers.issued_by"
 
 MAX_CHARACTERS = 1024
 SNP_FIELDS = ("measurement", "policy", "image_id", "family_id", "guest_svn", "tcb")
-SNP_DEFAULT = ("policy", "image_id", "family_id")
-"""Not the launch digest, so that a new version of an image opens what an old one wrote."""
+SNP_DEFAULT = ("measurement", "policy")
+"""No other guest on the chip has the launch digest; policy and ids are the host's to set."""
 
 _LOWER = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
 _SEGMENT = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ-._") | _LOWER

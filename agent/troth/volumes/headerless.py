@@ -81,29 +81,41 @@ def judge(volume: Encrypted, released: Release, head: bytes) -> Current:
     if len(head) != HEAD_BYTES:
         raise FormatError("record-size", f"{volume.name}: the disk ends after {len(head)} bytes")
     if released.state == FORMATTING:
+        require_writable(volume)
         return Current(None)
     slots = [head[at : at + RECORD_BYTES] for at in range(0, HEAD_BYTES, RECORD_BYTES)]
     if all(volume_record.is_blank(data) for data in slots):
         if released.state != IN_USE and volume.blank == FORMAT:
             return Current(None)
         raise FormatError("record-blank", f"{volume.name}: the disk holds no record")
-    if released.tracked:
+    if released.tracked and released.digest:
         for slot, data in enumerate(slots):
             if sha256(data).hexdigest() == released.digest:
                 return Current(_checked(volume, released, data), slot)
-        newest = _newest(volume, released, slots)
+        newest = _newest(volume, released, slots).record
+        shown = "no record" if newest is None else f"generation {newest.generation}"
         raise FormatError(
             "record-rolled-back",
-            f"{volume.name}: generation {newest.generation} is on disk, and the record that"
-            f" was committed is of generation {released.generation}",
+            f"{volume.name}: {shown} is on disk, and the record that was committed is of"
+            f" generation {released.generation}",
         )
-    return Current(_newest(volume, released, slots))
+    # Nobody counts, or nothing was committed yet: the volume was made elsewhere.
+    return _newest(volume, released, slots)
 
 
-def _newest(volume: Encrypted, released: Release, slots: list[bytes]) -> VolumeRecord:
+def require_writable(volume: Encrypted) -> None:
+    """Refuse to format what a verified image lies in: ``FormatError`` ``volume-not-made``."""
+    if not volume.file_system:
+        raise FormatError(
+            "volume-not-made", f"{volume.name}: it holds an image, and the broker says it is new"
+        )
+
+
+def _newest(volume: Encrypted, released: Release, slots: list[bytes]) -> Current:
     """The valid record of the highest generation; the first one's error where none is valid."""
-    found, first = None, None
-    for data in slots:
+    found: Current | None = None
+    newest, first = 0, None
+    for slot, data in enumerate(slots):
         if volume_record.is_blank(data):
             continue
         try:
@@ -111,8 +123,8 @@ def _newest(volume: Encrypted, released: Release, slots: list[bytes]) -> VolumeR
         except FormatError as error:
             first = first or error
             continue
-        if found is None or one.generation > found.generation:
-            found = one
+        if one.generation > newest:
+            found, newest = Current(one, slot), one.generation
     if found is not None:
         return found
     if first is None:
