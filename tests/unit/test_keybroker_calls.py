@@ -2,6 +2,7 @@
 """The broker's calls over loopback TLS, by a client that is written by hand."""
 
 import json
+import os
 
 import pytest
 
@@ -263,9 +264,11 @@ def test_formatted_elsewhere(tmp_path):
 def test_disk_full_releases_nothing(broker, monkeypatch, capsys):
     with broker.client() as client:
         guest = Guest(client).handshake()
-        monkeypatch.setattr(broker.broker._audit, "_fd", -1)
+        full = os.open("/dev/full", os.O_WRONLY)
+        monkeypatch.setattr(broker.broker._audit, "_fd", full)
         assert guest.get()[0] == 500
         monkeypatch.undo()
+        os.close(full)
         assert "[broker-audit]" in capsys.readouterr().err
         assert resources.every(broker.store)[0].volume.state == "new"
         assert guest.get()[0] == 200

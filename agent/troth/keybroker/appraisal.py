@@ -48,6 +48,7 @@ INIT_DATA = "init-data"
 TEE = "tee-not-taken"
 
 ROOTED = "boot-chain-rooted"
+SIGNED = ("certificate-root", "certificate-intermediate", "certificate-key", "report-signature")
 MAX_INIT_DATA_BYTES = 4096
 MAX_INIT_DATA_LINE_BYTES = 512
 """A name of many parts costs the reader of TOML their square."""
@@ -59,7 +60,8 @@ _TOLD_CHECKS = 8
 @record
 class Verdict:
     """``code``: ``ACCEPTED`` or why not; ``detail``: for the operator, never for the guest;
-    ``image``, ``svn``: of the class, "" and 0 where there is none; the rest as the report says.
+    ``image``, ``svn``: of the class, "" and 0 where there is none; ``signed``: whether a processor
+    that the policy trusts has signed the report; the rest as the report says.
     """  # noqa: D205 - the fields are the summary
 
     code: str
@@ -68,6 +70,7 @@ class Verdict:
     svn: int = 0
     report_id: bytes = b""
     measurement: bytes = b""
+    signed: bool = False
 
     @property
     def good(self) -> bool:
@@ -213,6 +216,8 @@ class Appraiser:
 
 
 def _concluded(known: Verdict, result: Result) -> Verdict:
+    signed = all(result.check(name).verdict == PASS for name in SIGNED)
+    known = replace(known, signed=signed)
     wanted = PASS if result.platform == REAL else PASS_SIMULATED
     if result.overall == wanted and result.check(ROOTED).verdict == PASS:
         return replace(known, code=ACCEPTED)

@@ -187,7 +187,10 @@ class Broker:
             image=verdict.image,
             svn=verdict.svn,
         )
-        self._audit.write(entry, at=at)
+        if verdict.good or verdict.signed:
+            self._audit.write(entry, at=at)
+        else:
+            self._audit.write_stranger(entry, at=at, now=self._steady())
         if not verdict.good or code == _FINISHED:
             self._sessions.end(session)
             return refusal(401, ATTESTATION, NOT_ACCEPTED)
