@@ -182,6 +182,34 @@ def test_too_many_connections(kept):
             assert time.monotonic() < deadline
 
 
+def test_one_address_cannot_have_all_connections(kept):
+    bounds = Bounds(connections=20, spare=5, of_peer=2, peer_spare=1)
+    with made.running(kept, bounds=bounds) as broker:
+        first, second = broker.client(), broker.client()
+        guest = Guest(first)
+        nonce = guest.auth()
+        third = broker.client()
+        with pytest.raises(OSError):
+            broker.client()
+        # Another address finds room, who has begun goes on, and others are told.
+        place = ("127.0.0.1", broker.port)
+        with socket.create_connection(place, made.LIMIT_S, ("127.0.0.2", 0)) as raw:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            with context.wrap_socket(raw) as other:
+                other.sendall(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n")
+                assert other.recv(100).startswith(b"HTTP/1.1 200")
+        assert guest.attest(nonce)[0] == 200
+        assert second.ask("GET", "/healthz")[0] == 503
+        for client in (first, second, third):
+            client.sock.close()
+        deadline = time.monotonic() + made.LIMIT_S
+        while broker.server._open:
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        assert not broker.server._of_peer
+
+
 def test_too_much_work(kept):
     gate, begun = threading.Event(), threading.Event()
 

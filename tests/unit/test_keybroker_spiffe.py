@@ -23,7 +23,7 @@ from troth.ciphers import issued_by
 from troth.ciphers.key_agreement import AgreementKey
 from troth.documents import jwe
 from troth.errors import FormatError, UsageError
-from troth.keybroker import issuer
+from troth.keybroker import classes, issuer
 from troth.keybroker.issuer import Issuer
 from troth.keybroker.release import Attested
 from troth.signing import service_certificates as certificates
@@ -142,6 +142,17 @@ def test_refusals(broker, tmp_path):
         with broker.client(certificate=files(tmp_path, guest.key.private_key(), chain)) as own:
             status, _, answer = key_request(own)
             assert (status, answer["detail"]) == (401, "boot-finished")
+
+
+def test_no_identity_for_a_class_that_was_retired(broker):
+    with broker.client() as client:
+        guest = Guest(client).handshake()
+        classes.retire(broker.store, "demo", None)
+        status, answer = issued(guest)
+        assert (status, answer["detail"]) == (401, "class-not-active")
+    assert [(item["event"], item["code"]) for item in broker.audit()] == [
+        ("attest", "accepted"), ("issue", "class-not-active"),
+    ]  # fmt: skip
 
 
 def test_an_identity_ends(broker, tmp_path):

@@ -106,14 +106,7 @@ def grant(store: Store, path: str, images: Sequence[str]) -> Resource:
     path = check_path(path)
     with store.transaction() as rows:
         _check_images(rows, images)
-        found = find(rows, path)
-        if found is None:
-            raise UsageError(
-                "broker-resource-absent",
-                "no resource has this path",
-                where=path,
-                hint="troth keybroker list shows what is there",
-            )
+        found = present(rows, path)
         _grant(rows, path, images)
     return found
 
@@ -145,6 +138,35 @@ def find(rows: sqlite3.Connection, path: str) -> Resource | None:
         None if state is None else Volume(state, *rest),
         tuple(str(row[0]) for row in images),
     )
+
+
+def present(rows: sqlite3.Connection, path: str) -> Resource:
+    """As ``find``. ``UsageError`` ``broker-resource-absent`` where there is none."""
+    found = find(rows, path)
+    if found is None:
+        raise UsageError(
+            "broker-resource-absent",
+            "no resource has this path",
+            where=path,
+            hint="troth keybroker list shows what is there",
+        )
+    return found
+
+
+def regrant(rows: sqlite3.Connection, path: str, images: Sequence[str]) -> None:
+    """Let guests of ``images`` and of no others have what is at ``path``, inside a transaction.
+
+    Raises ``UsageError`` ``broker-image``.
+    """
+    _check_images(rows, images)
+    rows.execute("DELETE FROM grants WHERE path = ?", (path,))
+    _grant(rows, path, images)
+
+
+def drop(rows: sqlite3.Connection, path: str) -> None:
+    """Forget what is at ``path``, inside a transaction; not who had it, who gets it no more."""
+    rows.execute("DELETE FROM grants WHERE path = ?", (path,))
+    rows.execute("DELETE FROM resources WHERE path = ?", (path,))
 
 
 def path_of_volume(rows: sqlite3.Connection, uuid: str) -> str:

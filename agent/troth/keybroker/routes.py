@@ -165,6 +165,8 @@ class Broker:
             # A key that nothing can be encrypted to would lose what is released to it.
             sealing.seal(asked.tee_pubkey, b"")
         except FormatError as error:
+            # Who has begun goes before strangers, once: not with one bad body after the other.
+            self._sessions.end(session)
             return refusal(401, ATTESTATION, error.message)
         known = hmac.compare_digest(asked.nonce, session.nonce)
         if not self._sessions.use_nonce(session) or not known:
@@ -185,7 +187,10 @@ class Broker:
             image=verdict.image,
             svn=verdict.svn,
         )
-        self._audit.write(entry, at=at)
+        if verdict.good or verdict.signed:
+            self._audit.write(entry, at=at)
+        else:
+            self._audit.write_stranger(entry, at=at, now=self._steady())
         if not verdict.good or code == _FINISHED:
             self._sessions.end(session)
             return refusal(401, ATTESTATION, NOT_ACCEPTED)
@@ -251,9 +256,11 @@ class Broker:
         if isinstance(known, Response) or self._issuer is None:
             return known if isinstance(known, Response) else refusal(404, NO_CALL, "no such call")
         at = self._at()
-        if self._is_finished(known.guest.report_id):
-            self._audit.write(_entry("issue", _FINISHED, known, peer), at=at)
-            return refusal(401, DENIED, _FINISHED)
+        with self._store.reading() as rows:
+            barred = release.barred(rows, known.guest)
+        if barred:
+            self._audit.write(_entry("issue", barred, known, peer), at=at)
+            return refusal(401, DENIED, barred)
         try:
             chain = self._issuer.issue(known.guest, broker_calls.parse_issue(request.body), at=at)
         except FormatError as error:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,7 @@ _BUFFER_BYTES = 64 << 10
 @record
 class Bounds:
     """``connections``: at once, and ``spare`` more, where strangers are told to come again;
+    ``of_peer``, ``peer_spare``: the same of one address, so that none can have them all;
     ``queued``: requests in work or waiting for it, where a stranger's still is taken;
     ``workers``: threads that answer;
     ``handshake_s``; ``request_s``: from a request's first wait to its last byte;
@@ -47,6 +49,8 @@ class Bounds:
 
     connections: int = 512
     spare: int = 128
+    of_peer: int = 96
+    peer_spare: int = 32
     queued: int = 256
     workers: int = 8
     handshake_s: float = 10.0
@@ -76,7 +80,8 @@ class Server:
         self._context = context
         self._bounds = bounds or Bounds()
         self._rate = rate or Rate()
-        self._open: set[asyncio.Task[None]] = set()
+        self._open: dict[asyncio.Task[None], str] = {}
+        self._of_peer: Counter[str] = Counter()
         self._waiting: dict[asyncio.Task[None], http.Parser] = {}
         self._queued = 0
         self._pool = ThreadPoolExecutor(self._bounds.workers, thread_name_prefix="broker")
@@ -132,16 +137,22 @@ class Server:
                 loop.remove_reader(listener)
                 loop.call_later(_PAUSE_S, self._listen, listener)
                 return
-            if len(self._open) >= bounds.connections + bounds.spare:
+            peer = counted_as(str(address[0]))
+            full = len(self._open) >= bounds.connections + bounds.spare
+            if full or self._of_peer[peer] >= bounds.of_peer + bounds.peer_spare:
                 sock.close()
                 continue
             sock.setblocking(False)
             task = loop.create_task(self._connection(sock, str(address[0])))
-            self._open.add(task)
+            self._open[task] = peer
+            self._of_peer[peer] += 1
             task.add_done_callback(self._forget)
 
     def _forget(self, task: asyncio.Task[None]) -> None:
-        self._open.discard(task)
+        peer = self._open.pop(task)
+        self._of_peer[peer] -= 1
+        if not self._of_peer[peer]:
+            del self._of_peer[peer]
         self._waiting.pop(task, None)
 
     async def _connection(self, sock: socket.socket, address: str) -> None:
@@ -214,9 +225,11 @@ class Server:
         bounds = self._bounds
         # What is queued for those who are known is bounded by their connections.
         if not self._knows(request, peer):
-            if not self._rate.take(counted_as(peer.address), now=time.monotonic()):
+            counted = counted_as(peer.address)
+            if not self._rate.take(counted, now=time.monotonic()):
                 return busy(429, "too many requests")
-            if self._queued >= bounds.queued or len(self._open) > bounds.connections:
+            crowd = self._of_peer[counted] > bounds.of_peer
+            if crowd or self._queued >= bounds.queued or len(self._open) > bounds.connections:
                 return busy(503, "too much to do")
         loop = asyncio.get_running_loop()
         self._queued += 1

@@ -30,6 +30,8 @@ MAX_OF_PEER = 2048
 """Begun by one address, and without good evidence yet."""
 MAX_REQUESTS = 200
 """Of one session, as that of somebody who is known."""
+MAX_UNPROVEN = 4
+"""Of them before its evidence was good."""
 SWEEP_S = 5
 """How often what has ended is looked for."""
 
@@ -89,7 +91,8 @@ class Sessions:
             if found is None or now >= found.until:
                 return False
             self._requests[name] += 1
-            return self._requests[name] <= MAX_REQUESTS
+            most = MAX_UNPROVEN if found.guest is None else MAX_REQUESTS
+            return self._requests[name] <= most
 
     def find(self, name: str, *, now: float) -> Session | None:
         """The session of that name, while it lives."""
