@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import disks as disk_images
 from disks import Sealed
@@ -18,6 +18,9 @@ from rows import TROTH
 
 from troth.record import record
 from troth.volumes import keys
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 UUID = "5a5a5a5a-0b0a-4908-8706-050403020100"
 SERIAL, MOUNT = "data", "/srv/data"
@@ -30,7 +33,7 @@ _PROFILE = "luks2/none/4096"
 class Sources:
     """``root``, ``root_alone``: erofs images with and without a place for a volume to be proved;
     ``key``: the source key's file; ``luks2``: the disk; ``passphrase``: file that opens it.
-    """  # noqa: D205 - the fields are the summary
+    """
 
     root: Path
     root_alone: Path

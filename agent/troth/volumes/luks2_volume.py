@@ -12,9 +12,9 @@ attacks in docs/volumes.md).
 from __future__ import annotations
 
 import os
-from hashlib import sha256
-from hmac import compare_digest
 
+from troth.abi import keyed_digest
+from troth.abi.hashes import sha256
 from troth.documents.policy_keys import SECTOR_BYTES
 from troth.documents.volume_profile import VolumeProfile
 from troth.errors import FormatError
@@ -45,7 +45,7 @@ def open_(control: Control, volume: Encrypted, disk: Disk, released: Release) ->
     if released.state == FORMATTING:
         return _format(control, volume, disk, profile, passphrase)
     area = header_area.read_file(disk.node)
-    if released.tracked and not compare_digest(sha256(area).hexdigest(), released.digest):
+    if released.tracked and not keyed_digest.equal(sha256(area).hexdigest(), released.digest):
         raise FormatError(
             "luks2-rolled-back", f"{volume.name}: the header is not the one that was committed"
         )
