@@ -227,7 +227,6 @@ _SEALED = """
 name = "sealed"
 kernel = {kernel}
 compression = "none"
-cmdline_variable = {{ "app.wait" = ["no", "yes"] }}
 [root]
 source = "../sealedfs"
 overlay = "none"

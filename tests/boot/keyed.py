@@ -47,7 +47,7 @@ name = "{name}"
 svn = {svn}
 kernel = {kernel}
 compression = "none"
-cmdline_variable = {{ "app.wait" = ["no", "yes"] }}
+cmdline_variable = {{ "app.wait" = ["no", "yes"], "app.look" = ["no", "yes"] }}
 [root]
 source = "../keyedfs"
 overlay = "none"

@@ -5,11 +5,14 @@
  * off. With the word "app.wait=yes" on the command line it first does what code
  * in a guest can do after the handover: it has the secure processor vouch for
  * whatever 64 bytes the host sends, until the host sends a message without any.
+ * With "app.look=yes" it waits twice for the host to look at its memory.
  */
 #include <stdint.h>
 #include <sys/ioctl.h>
 
 #include "say.h"
+#include "asked.h"
+#include "look.h"
 
 #define GET_REPORT 0xc0205300UL
 
@@ -32,16 +35,6 @@ static void keep(const char *path)
 	if (fd < 0 || write(fd, "kept " TOKEN "\n", sizeof "kept " TOKEN) < 0 || fsync(fd))
 		say("error %s\n", strerrorname_np(errno));
 	close(fd);
-}
-
-static int waits(void)
-{
-	static char words[4096];
-	int fd = open("/proc/cmdline", O_RDONLY);
-	ssize_t got = read(fd, words, sizeof words - 1);
-
-	close(fd);
-	return got > 0 && strstr(words, "app.wait=yes");
 }
 
 static int whole(int fd, uint8_t *data, size_t size)
@@ -117,8 +110,10 @@ int main(void)
 		show(files[at]);
 	list("/dev/mapper");
 	keep("/srv/data/kept");
-	if (waits())
+	if (asked("app.wait=yes"))
 		vouch();
+	if (asked("app.look=yes"))
+		wait_for_host();
 	sync();
 	say("\n@@ done " TOKEN "\n");
 	usleep(20000);

@@ -2,15 +2,13 @@
 /*
  * The next init of images with encrypted volumes: shows what every volume has
  * kept, adds a line of TOKEN to each, shows mounts, keys and network, and
- * powers off. With the word "app.wait=yes" on the command line it first waits,
- * with a planted secret in its memory, until somebody sends it a byte.
+ * powers off. With the word "app.shadow=yes" on the command line it first writes
+ * into the writable layer behind its mounts.
  */
-#include <linux/dm-ioctl.h>
-#include <sys/ioctl.h>
 #include <sys/mount.h>
 
 #include "say.h"
-#include "step.h"
+#include "asked.h"
 #include "verb.h"
 
 static void keep(const char *place)
@@ -23,16 +21,6 @@ static void keep(const char *place)
 	if (fd < 0 || write(fd, "kept " TOKEN "\n", sizeof "kept " TOKEN) < 0 || fsync(fd))
 		say("error %s\n", strerrorname_np(errno));
 	close(fd);
-}
-
-static int asked(const char *word)
-{
-	static char words[4096];
-	int fd = open("/proc/cmdline", O_RDONLY);
-	ssize_t got = read(fd, words, sizeof words - 1);
-
-	close(fd);
-	return got > 0 && strstr(words, word);
 }
 
 /* The agent takes its time to be there. */
@@ -53,38 +41,6 @@ static void shadow(void)
 	    mkdir("/run/below/%2Fopt/upper/app", 0755))
 		say("error %s\n", strerrorname_np(errno));
 	umount("/run/below");
-}
-
-/* Takes the maps of volume data away again, so that dm-crypt gives its keys up. */
-static void close_data(void)
-{
-	static const char *const names[] = { "troth-data", "troth-data-dif" };
-	int fd = open("/dev/mapper/control", O_RDWR);
-
-	if (umount("/srv/data"))
-		say("error %s\n", strerrorname_np(errno));
-	for (int at = 0; at < 2; at++) {
-		struct dm_ioctl order = { .version = { 4, 0, 0 }, .data_size = sizeof order };
-
-		strcpy(order.name, names[at]);
-		if (ioctl(fd, DM_DEV_REMOVE, &order))
-			say("error %s\n", strerrorname_np(errno));
-	}
-	close(fd);
-}
-
-/* Two looks at this machine's memory: with the volume open, and after it was closed. */
-static void wait_for_host(void)
-{
-	/* Made here, so that it is nowhere but in this process's memory. */
-	static volatile char planted[33];
-
-	for (int at = 0; at < 32; at++)
-		planted[at] = (TOKEN)[at % (sizeof TOKEN - 1)] ^ 0x15;
-	step("open");
-	close_data();
-	step("closed");
-	say("@@ planted %d\n", planted[0]);
 }
 
 int main(int count, char **arguments)
@@ -110,8 +66,6 @@ int main(int count, char **arguments)
 	show_evidence();
 	if (asked("app.shadow=yes"))
 		shadow();
-	if (asked("app.wait=yes"))
-		wait_for_host();
 	sync();
 	say("\n@@ done " TOKEN "\n");
 	usleep(20000);
