@@ -218,8 +218,9 @@ EVIDENCE = {
         _BUILD,
     ),
     "volume-freshness": (
-        "A broker keeps the generation of every volume that lasts, and refuses older ones.",
-        "Where nobody counts, the host attaches an old copy and undoes what was written since.",
+        "A broker counts the opens of every volume that lasts.",
+        "Where nobody counts, any old copy opens. A count refuses a whole disk from before the "
+        "last open, and nothing else: docs/encrypted-volumes.md.",
         "Keep the volume headerless, its key with `troth keybroker`; or accept not knowing.",
     ),
     "acpi-protection": (
