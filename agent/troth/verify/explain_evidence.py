@@ -219,8 +219,7 @@ EVIDENCE = {
     ),
     "volume-freshness": (
         "A broker counts the opens of every volume that lasts.",
-        "Where nobody counts, any old copy opens. A count refuses a whole disk from before the "
-        "last open, and nothing else: docs/encrypted-volumes.md.",
+        "Elsewhere any old copy opens; a count refuses a whole one from before the last open.",
         "Keep the volume headerless, its key with `troth keybroker`; or accept not knowing.",
     ),
     "acpi-protection": (
