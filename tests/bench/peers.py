@@ -21,10 +21,17 @@ from kernels import Kernel, closure
 MODULES = ("virtio_pci", "virtio_blk", "dm_verity", "overlay", "erofs")
 #: What a LUKS2 volume takes besides, without a driver for the processor's AES: no peer must.
 LUKS_MODULES = ("dm_crypt", "xts")
+#: In 6.1 xts is made of it.
+LUKS_MODULES_BEFORE = {"6.1.": ("ecb",)}
 PACKAGES = (
     "initramfs-tools,dracut-core,kmod,udev,systemd,systemd-sysv,dbus,cryptsetup-bin,"
     "dmsetup,zstd,busybox-static"
 )
+#: What its own authenticated volumes take, by the same ciphers as troth's; sha256_ssse3 where
+#: the kernel has it as a module.
+LOAD_MODULES = ("dm_crypt", "aesni_intel", "xts", "authenc", "dm_integrity", "ctr",
+                "ghash_generic", "gcm")  # fmt: skip
+LOAD_WORDS = ("umount", "poweroff", "sync")
 BUSYBOX_WORDS = ("sh", "mount", "mkdir", "insmod", "switch_root", "usleep", "cat", "echo")
 
 
@@ -104,7 +111,7 @@ def busybox(
     cryptsetup runs under ``timed``, so that this is no row of its own.
     ``further``: more modules.
     """
-    names = (*_modules(sealed), *further)
+    names = (*_modules(sealed, modules.name), *further)
     image = _fresh(work / f"busybox{'-plain' if plain else ''}")
     for name in ("bin", "sbin", "usr/sbin", "lib", "lib64", "usr/lib"):
         (image / name).mkdir(parents=True, exist_ok=True)
@@ -138,6 +145,31 @@ def busybox(
     return _cpio(image)
 
 
+def loads(
+    work: Path, tree: Path, modules: Path, key: Path, formats: dict[str, tuple[str, ...]]
+) -> Path:
+    """busybox sh that formats and loads volumes of cryptsetup's own, one after another."""
+    image = _fresh(work / "busybox-load")
+    for name in ("bin", "sbin", "usr/sbin", "lib", "lib64", "usr/lib"):
+        (image / name).mkdir(parents=True, exist_ok=True)
+    shutil.copy(tree / "bin/busybox", image / "bin/busybox")
+    for word in (*BUSYBOX_WORDS, *LOAD_WORDS):
+        (image / "bin" / word).symlink_to("busybox")
+    fast = ("sha256_ssse3",) if any(modules.rglob("sha256-ssse3.ko*")) else ()
+    names = (*fast, "virtio_pci", "virtio_blk", *LOAD_MODULES)
+    words = " ".join(_pack_plain(modules, image, names))
+    _pack_programs(tree, ["/usr/sbin/cryptsetup", "/sbin/mke2fs"], image)
+    for name in ("timed", "volume_load"):
+        compile_static(f"{name}.c", image / "bin" / name)
+    (image / "bench.conf").write_text(f'MODULES="{words}"\n')
+    lines = (f"{name} {' '.join(words)}\n" for name, words in formats.items())
+    (image / "bench.loads").write_text("".join(lines))
+    shutil.copy(key, image / "bench.key")
+    shutil.copy(PEERS / "busybox-load.sh", image / "init")
+    (image / "init").chmod(0o755)
+    return _cpio(image)
+
+
 def initramfs_tools(
     work: Path,
     tree: Path,
@@ -148,12 +180,12 @@ def initramfs_tools(
 ) -> Path:
     """initramfs-tools with MODULES=list and one hook."""
     etc = tree / "etc/initramfs-tools"
-    _configure(tree, disks, sealed)
+    _configure(tree, disks, sealed, kernel.release)
     (etc / "initramfs.conf").write_text(
         "MODULES=list\nBUSYBOX=auto\nKEYMAP=n\nCOMPRESS=zstd\nDEVICE=\nNFSROOT=auto\n"
         "RUNSIZE=10%\nFSTYPE=auto\nRESUME=none\nBOOT=bench\n"
     )
-    (etc / "modules").write_text("\n".join(_modules(sealed)) + "\n")
+    (etc / "modules").write_text("\n".join(_modules(sealed, kernel.release)) + "\n")
     (etc / "scripts").mkdir(exist_ok=True)
     shutil.copy(PEERS / "initramfs-tools/hook", etc / "hooks/bench")
     (etc / "hooks/bench").chmod(0o755)
@@ -174,7 +206,7 @@ def dracut(
     sealed: Sealed | None = None,
 ) -> Path:
     """dracut with systemd and nothing but the bench's module and what that needs."""
-    _configure(tree, disks, sealed)
+    _configure(tree, disks, sealed, kernel.release)
     target = tree / "usr/lib/dracut/modules.d/99bench"
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(PEERS / "dracut", target)
@@ -183,7 +215,7 @@ def dracut(
     _inside(
         tree, "dracut", "--force", "--quiet", "--no-hostonly", "--no-early-microcode",
         "--no-compress", "--reproducible", "--nofscks", "--drivers",
-        " ".join(_modules(sealed)), "--filesystems", "erofs", "-m", "base systemd-initrd bench",
+        " ".join(_modules(sealed, kernel.release)), "--filesystems", "erofs", "-m", "base systemd-initrd bench",
         "--kver", kernel.release, "/var/tmp/bench.img",
     )  # fmt: skip
     return Path(shutil.copy(tree / "var/tmp/bench.img", work / "dracut.cpio"))
@@ -196,14 +228,19 @@ def compress(raw: Path) -> Path:
     return target
 
 
-def _modules(sealed: Sealed | None) -> tuple[str, ...]:
-    return MODULES if sealed is None else (*MODULES, *LUKS_MODULES)
+def _modules(sealed: Sealed | None, release: str) -> tuple[str, ...]:
+    if sealed is None:
+        return MODULES
+    before = [names for series, names in LUKS_MODULES_BEFORE.items() if release.startswith(series)]
+    return (*MODULES, *(name for names in before for name in names), *LUKS_MODULES)
 
 
-def _configure(tree: Path, disks: tuple[Disk, ...], sealed: Sealed | None) -> None:
+def _configure(tree: Path, disks: tuple[Disk, ...], sealed: Sealed | None, release: str) -> None:
     """What the peers' own hooks take from the chroot."""
     (tree / "etc/bench.conf").write_text(_conf(disks, sealed))
-    (tree / "etc/bench.modules").write_text(" ".join(_modules(sealed)[len(MODULES) :]) + "\n")
+    (tree / "etc/bench.modules").write_text(
+        " ".join(_modules(sealed, release)[len(MODULES) :]) + "\n"
+    )
     key = tree / "etc/bench.key"
     key.unlink(missing_ok=True)
     if sealed is not None and sealed.key is not None:

@@ -22,7 +22,8 @@ from troth.machine import simulated_platform
 if TYPE_CHECKING:
     from pathlib import Path
 
-_LEASE_S = "1"
+#: Seconds in which no other boot gets a volume's key.
+LEASE_S = 1
 
 
 class Broker:
@@ -109,7 +110,7 @@ class Broker:
         _troth("reference", "sign", bundle, *key)
         base = ("keybroker", "add", "--db", self._work / "db")
         _troth(*base, "--reference", signed, "--key", self._public)
-        rest = ("--image", image, "--lease", _LEASE_S, "--format", form)
+        rest = ("--image", image, "--lease", str(LEASE_S), "--format", form)
         _troth(*base, "--volume", f"default/disk-key/{image}", "--uuid", uuid, *rest)
 
     def __enter__(self) -> None:

@@ -21,6 +21,8 @@ import peers
 import report
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from disks import Disk, Sealed
     from kernels import Kernel
 
@@ -81,6 +83,11 @@ def measure(
     )
 
 
+def console(bundle: Path, options: tuple[str, ...], *, timeout_s: int) -> str:
+    """What a guest of ``bundle`` prints whose next program is none that a row has."""
+    return _run(bundle, options, timeout_s=timeout_s)[0]
+
+
 def run(
     bundle: Path, disk: Sealed | None, *, wanted: str = "ok", options: tuple[str, ...] = ()
 ) -> tuple[machine.Boot, dict[str, int]]:
@@ -90,22 +97,26 @@ def run(
     each stage. ``wanted``: what the marker must have found.
     """
     with tempfile.TemporaryDirectory(prefix="troth-bench-") as scratch:
-        console = Path(scratch) / "console"
-        words = ["--accel", "tcg", "--json", "--console", console, "--timeout", "300"]
-        words += ["--qemu-arg=-icount", "--qemu-arg=shift=0,sleep=off", *options]
+        words = options
         if disk is not None:
-            path = disk.path
-            if not disk.written:
-                path = Path(shutil.copy(path, scratch))
-            words += ["--disk", f"{disk.serial}={path}"]
+            path = disk.path if disk.written else Path(shutil.copy(disk.path, scratch))
+            words = (*options, "--disk", f"{disk.serial}={path}")
         began = time.monotonic()
+        text, result = _run(bundle, words, timeout_s=300)
+        wall_s = time.monotonic() - began
+    boot = machine.boot_of(text, what=str(result), touched_bytes=0, wall_s=wall_s, wanted=wanted)
+    return boot, {item["name"]: item["ms"] for item in result["stages"]}
+
+
+def _run(bundle: Path, options: tuple[str, ...], *, timeout_s: int) -> tuple[str, dict[str, Any]]:
+    with tempfile.TemporaryDirectory(prefix="troth-bench-") as scratch:
+        console = Path(scratch) / "console"
+        words = ["--accel", "tcg", "--json", "--console", console, "--timeout", str(timeout_s)]
+        words += ["--qemu-arg=-icount", "--qemu-arg=shift=0,sleep=off", *options]
         found = subprocess.run(
             [TROTH, "run", bundle, *words], check=False, capture_output=True, text=True
         )
-        wall_s = time.monotonic() - began
+        if not found.stdout:
+            raise SystemExit(f"bench: {found.stderr}")
         text = console.read_text(errors="replace").replace("\r", "")
-    boot = machine.boot_of(
-        text, what=found.stdout + found.stderr, touched_bytes=0, wall_s=wall_s, wanted=wanted
-    )
-    stages = {item["name"]: item["ms"] for item in json.loads(found.stdout)["stages"]}
-    return boot, stages
+    return text, json.loads(found.stdout)

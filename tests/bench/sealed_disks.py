@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import disks as disk_images
 from disks import Sealed
@@ -18,6 +18,9 @@ from rows import TROTH
 
 from troth.record import record
 from troth.volumes import keys
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 UUID = "5a5a5a5a-0b0a-4908-8706-050403020100"
 SERIAL, MOUNT = "data", "/srv/data"

@@ -4,10 +4,12 @@
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from boot.bundles import TROTH
 from boot.machine import check_good, check_refused
 from boot.test_evidence import verified
 
@@ -109,6 +111,31 @@ def test_the_next_boot_finds_its_data(disks, boot, forge, kept, token):
     )
     assert before[:2] == after[:2]
     assert before[2] != after[2]
+
+
+def test_a_volume_made_on_the_host(boot, forge, tmp_path, token):
+    """``troth volume format`` leaves what a guest mounts as it is: nothing is formatted again."""
+    bundle = forge.bundle("sealed")
+    policy = json.loads((bundle / "policy.json").read_bytes())
+    (uuid,) = [item["uuid"] for item in policy["encrypted"] if item["name"] == "plain"]
+    disks = {name: tmp_path / f"{name}.img" for name in ("data", "plain", "scratch")}
+    subprocess.run(
+        [TROTH, "volume", "format", disks["plain"], "--integrity", "none", "--uuid", uuid,
+         "--key-file", forge.base / "plain.key", "--size", "16M"],
+        check=True,
+    )  # fmt: skip
+    head = disks["plain"].read_bytes()[: 2 * RECORD_BYTES]
+    for name in ("data", "scratch"):
+        blank(disks[name])
+    found = boot(bundle, *attached(disks))
+    check_good(found, token)
+    mounts = {line.split()[1]: line.split() for line in found.lines("file /proc/mounts")}
+    assert mounts["/srv/plain"][2] == "ext4"
+    assert disks["plain"].read_bytes()[: 2 * RECORD_BYTES] == head
+    check = [TROTH, "volume", "check", disks["plain"], "--integrity", "none", "--uuid", uuid]
+    subprocess.run([*check, "--key-file", forge.base / "plain.key"], check=True)
+    for path in disks.values():
+        path.unlink()
 
 
 def swap(disks, _variant):

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 import made_broker as made
 from made_broker import Guest
+from troth.ciphers import issued_by
 from troth.ciphers.key_agreement import AgreementKey
 from troth.documents import jwe
 from troth.errors import FormatError, UsageError
@@ -89,6 +90,9 @@ def test_from_evidence_to_key(broker, tmp_path):
     assert (usage.digital_signature, usage.key_cert_sign, usage.crl_sign) == (True, False, False)
     assert leaf.not_valid_after_utc - leaf.not_valid_before_utc <= timedelta(minutes=15)
     leaf.verify_directly_issued_by(root)
+    # As a guest that pins the issuer looks at it.
+    shown = issued_by.check_identity(chain[0], [chain[1]], at=int(time.time()))
+    assert shown == "spiffe://example.org/vm/demo"
     with broker.client(certificate=files(tmp_path, guest.key.private_key(), chain)) as client:
         status, _, answer = key_request(client)
         assert status == 200, answer

@@ -137,6 +137,10 @@ class Authority:
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_usage(signs_certificates=True), critical=True)
             .add_extension(_uri(spiffe_id), critical=False)
+            # Who checks a chain wants both names of keys (RFC 5280, 4.2.1.1 and 4.2.1.2).
+            .add_extension(
+                x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
+            )
         )
         return cls(key_pem, builder.sign(key, hashes.SHA384()).public_bytes(_PEM))
 
@@ -159,6 +163,10 @@ class Authority:
             .add_extension(_usage(signs_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
             .add_extension(_uri(spiffe_id), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
+                critical=False,
+            )
         )
         return f"{serial:x}", builder.sign(self._key, hashes.SHA384()).public_bytes(_DER)
 

@@ -14,9 +14,9 @@ Must never format because a disk looks blank, unless the policy says so.
 from __future__ import annotations
 
 import os
-from hashlib import sha256
 
 from troth.abi import volume_record
+from troth.abi.hashes import sha256
 from troth.abi.volume_record import DATA_OFFSET_BYTES, HEAD_BYTES, RECORD_BYTES, VolumeRecord
 from troth.documents.policy_keys import AES_GCM, FORMAT, UNAUTHENTICATED
 from troth.errors import FormatError

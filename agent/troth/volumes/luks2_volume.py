@@ -12,9 +12,9 @@ attacks in docs/volumes.md).
 from __future__ import annotations
 
 import os
-from hashlib import sha256
-from hmac import compare_digest
 
+from troth.abi import keyed_digest
+from troth.abi.hashes import sha256
 from troth.documents.policy_keys import SECTOR_BYTES
 from troth.documents.volume_profile import VolumeProfile
 from troth.errors import FormatError
@@ -48,7 +48,7 @@ def open_(control: Control, volume: Encrypted, disk: Disk, released: Release) ->
         return _format(control, volume, disk, profile, passphrase)
     area = header_area.read_file(disk.node)
     digest = sha256(area).hexdigest()
-    if released.tracked and released.digest and not compare_digest(digest, released.digest):
+    if released.tracked and released.digest and not keyed_digest.equal(digest, released.digest):
         raise FormatError(
             "luks2-rolled-back", f"{volume.name}: the header is not the one that was committed"
         )

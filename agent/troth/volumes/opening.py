@@ -7,8 +7,8 @@ Serves the key worker. Must never try one way after another has failed.
 from __future__ import annotations
 
 import sys
-from hmac import digest
 
+from troth.abi.keyed_digest import digest
 from troth.documents import event_log, key_uri
 from troth.documents.policy_keys import LUKS2
 from troth.errors import FormatError

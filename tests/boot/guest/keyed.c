@@ -57,11 +57,37 @@ static int whole(int fd, uint8_t *data, size_t size)
 	return 1;
 }
 
+/* The virtio-serial port of that name, as udev would find it. */
+static int open_port(const char *wanted)
+{
+	DIR *ports = opendir("/sys/class/virtio-ports");
+	int found = -1;
+
+	for (struct dirent *item; ports && found < 0 && (item = readdir(ports));) {
+		char path[512], name[64] = "";
+		int fd;
+
+		snprintf(path, sizeof path, "/sys/class/virtio-ports/%s/name", item->d_name);
+		fd = open(path, O_RDONLY);
+		if (fd < 0)
+			continue;
+		if (read(fd, name, sizeof name - 1) > 0)
+			name[strcspn(name, "\n")] = 0;
+		close(fd);
+		snprintf(path, sizeof path, "/dev/%s", item->d_name);
+		if (!strcmp(name, wanted))
+			found = open(path, O_RDWR);
+	}
+	if (ports)
+		closedir(ports);
+	return found;
+}
+
 /* A question is one byte, 1 and 64 bytes behind it, or 0. */
 static void vouch(void)
 {
 	static uint8_t response[4000];
-	int port = open("/dev/vport1p1", O_RDWR), device = open("/dev/sev-guest", O_RDWR);
+	int port = open_port("vouch"), device = open("/dev/sev-guest", O_RDWR);
 	uint8_t more = 0;
 
 	say("@@ waiting %d %d\n", port >= 0, device >= 0);
