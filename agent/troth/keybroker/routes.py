@@ -20,9 +20,21 @@ from typing import TYPE_CHECKING
 
 from troth.attest.http import Response
 from troth.ciphers import sealing
-from troth.documents import broker_calls, jwe, kbs, kbs_error, resource_path
+from troth.documents import broker_calls, kbs, resource_path
 from troth.errors import FormatError, TrothError
 from troth.keybroker import release, tokens
+from troth.keybroker.answers import (
+    ATTESTATION,
+    DENIED,
+    INTERNAL,
+    MALFORMED,
+    NO_CALL,
+    NO_TOKEN,
+    busy,
+    done,
+    refusal,
+    sealed,
+)
 from troth.keybroker.audit import Decided
 from troth.keybroker.issuer import key_sha256
 from troth.keybroker.rate import counted_as
@@ -49,14 +61,6 @@ if TYPE_CHECKING:
 
         def appraise(self, tee: str, request: AttestRequest, *, at: int) -> Verdict: ...
 
-
-ATTESTATION = "AttestationError"
-DENIED = "PolicyDeny"
-NO_TOKEN = "TokenNotFound"  # noqa: S105 - the name of an error
-NO_CALL = "InvalidRequestPath"
-MALFORMED = "SerdeError"
-INTERNAL = "InternalError"
-BUSY = "TooManyRequests"
 
 NOT_ACCEPTED = "the evidence was not accepted; the broker's audit log says why"
 NO_SESSION = "no session: POST /kbs/v0/auth begins one"
@@ -214,7 +218,7 @@ class Broker:
         outcome = release.release(
             self._store, known.guest, path, at=self._at(), told=self._told("release", known, peer)
         )
-        return _sealed(outcome, known.key)
+        return sealed(outcome, known.key)
 
     def _commit(self, request: Request, peer: Peer, name: str) -> Response:
         known = self._known(request)
@@ -234,7 +238,7 @@ class Broker:
             at=self._at(),
             told=self._told("commit", known, peer),
         )
-        return _done(outcome)
+        return done(outcome)
 
     def _finish(self, request: Request, peer: Peer) -> Response:
         known = self._known(request)
@@ -279,7 +283,7 @@ class Broker:
         outcome = release.release_volume(
             self._store, known.guest, uuid, at=self._at(), told=self._told("release", known, peer)
         )
-        return _sealed(outcome, known.key)
+        return sealed(outcome, known.key)
 
     def _volume_commit(self, request: Request, peer: Peer) -> Response:
         known = self._holder(peer)
@@ -298,7 +302,7 @@ class Broker:
             at=self._at(),
             told=self._told("commit", known, peer),
         )
-        return _done(outcome)
+        return done(outcome)
 
     def _known(self, request: Request) -> _Known | Response:
         """Whose cookie or token it is. A session that lives wins over a token."""
@@ -352,17 +356,6 @@ class Broker:
         return int(self._wall())
 
 
-def refusal(status: int, name: str, detail: str) -> Response:
-    """A no in the form of the protocol."""
-    return Response(status, kbs_error.print_(kbs_error.BrokerError(name, detail)))
-
-
-def busy(status: int, detail: str) -> Response:
-    """Not now: 429 or 503. The connection ends, so that another may begin."""
-    body = kbs_error.print_(kbs_error.BrokerError(BUSY, detail))
-    return Response(status, body, fields=(("Retry-After", "1"),), close=True)
-
-
 def _session_name(request: Request) -> str:
     """The value of the session's cookie, "" without one."""
     for part in request.fields.get("cookie", "").split(";"):
@@ -370,22 +363,6 @@ def _session_name(request: Request) -> str:
         if name == kbs.COOKIE and kbs.is_session(value):
             return value
     return ""
-
-
-def _sealed(outcome: Outcome, key: PublicKey) -> Response:
-    if not outcome.good:
-        return _denied(outcome)
-    return Response(200, jwe.print_(sealing.seal(key, outcome.payload)))
-
-
-def _done(outcome: Outcome) -> Response:
-    return Response(200, broker_calls.NOTHING) if outcome.good else _denied(outcome)
-
-
-def _denied(outcome: Outcome) -> Response:
-    # What is there and not this guest's looks like what is not there.
-    code = release.NOT_GRANTED if outcome.code == release.MISSING else outcome.code
-    return refusal(401, DENIED, code)
 
 
 def _entry(

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 from troth.attest import http
 from troth.documents import kbs
 from troth.errors import FormatError
+from troth.keybroker.answers import MALFORMED, busy, refusal
 from troth.keybroker.rate import Rate, counted_as
-from troth.keybroker.routes import MALFORMED, Peer, busy, refusal
+from troth.keybroker.routes import Peer
 from troth.record import record
 
 if TYPE_CHECKING:

@@ -218,8 +218,8 @@ EVIDENCE = {
         _BUILD,
     ),
     "volume-freshness": (
-        "A broker keeps the generation of every volume that lasts, and refuses older ones.",
-        "Where nobody counts, the host attaches an old copy and undoes what was written since.",
+        "A broker counts the opens of every volume that lasts.",
+        "Elsewhere any old copy opens; a count refuses a whole one from before the last open.",
         "Keep the volume headerless, its key with `troth keybroker`; or accept not knowing.",
     ),
     "acpi-protection": (
