@@ -186,7 +186,7 @@ def running(found, judge=None, *, bounds=None, rate=None, answer=None, **words):
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
     deadline = time.monotonic() + LIMIT_S
-    while server._stop is None and thread.is_alive():
+    while server._loop is None and thread.is_alive():
         assert time.monotonic() < deadline
         time.sleep(0.001)
     try:

@@ -3,7 +3,8 @@
 # The peer of the boot bench that a careful person writes by hand: busybox and
 # veritysetup. Beside it the image holds bench.conf: MODULES (paths for insmod,
 # or names for modprobe), LOAD, and one DISK_<name> per disk:
-# "SERIAL HASH_OFFSET_BYTES ROOT_HASH FSTYPE MOUNTPOINT".
+# "SERIAL HASH_OFFSET_BYTES ROOT_HASH FSTYPE MOUNTPOINT", and perhaps LUKS_data, "SERIAL KEY_FILE
+# MOUNTPOINT" of a LUKS2 volume, with TIMED, a program that times the opening.
 set -e
 export PATH=/bin:/sbin:/usr/bin:/usr/sbin
 mount -t devtmpfs -o nosuid,noexec dev /dev
@@ -36,8 +37,16 @@ mount -r -t "$4" /dev/mapper/root /verified
 mount -t tmpfs -o mode=755 above /above
 mkdir /above/upper /above/work
 mount -t overlay -o lowerdir=/verified,upperdir=/above/upper,workdir=/above/work overlay /next
-set -- $DISK_data
-open_verity data "$1" "$2" "$3"
-mount -r -t "$4" /dev/mapper/data "/next$5"
+if [ -n "$DISK_data" ]; then
+    set -- $DISK_data
+    open_verity data "$1" "$2" "$3"
+    mount -r -t "$4" /dev/mapper/data "/next$5"
+fi
+if [ -n "$LUKS_data" ]; then
+    set -- $LUKS_data
+    find_disk "$1"
+    $TIMED cryptsetup open --type luks2 --key-file "$2" "$NODE" data
+    mount -t ext4 -o nosuid,nodev,noexec /dev/mapper/data "/next$3"
+fi
 for dir in dev proc sys run; do mount -o move /$dir /next/$dir; done
 exec switch_root /next /sbin/init

@@ -35,6 +35,20 @@ class Disk:
     salt: str
 
 
+@record
+class Sealed:
+    """An encrypted disk: image ``path``, ``serial``, where to mount, file that opens it.
+
+    ``written``: whether a boot's writes stay, as they must where somebody counts them.
+    """
+
+    path: Path
+    serial: str
+    mount: str
+    key: Path | None
+    written: bool = False
+
+
 def file_systems(work: Path) -> tuple[Path, Path]:
     """Make the two plain erofs images in ``work``: root and data."""
     root = work / "root"
@@ -114,8 +128,8 @@ def by_veritysetup(work: Path) -> tuple[Disk, Disk]:
     return made[0], made[1]
 
 
-def from_bundle(bundle: Path) -> tuple[Disk, Disk]:
-    """The disks of a bundle, so that the peers verify exactly what troth verifies."""
+def from_bundle(bundle: Path) -> tuple[Disk, ...]:
+    """The verity disks of a bundle, root first: the peers verify exactly what troth verifies."""
     policy = json.loads((bundle / "policy.json").read_bytes())
     files = {
         item["serial"]: item["file"]
@@ -132,5 +146,4 @@ def from_bundle(bundle: Path) -> tuple[Disk, Disk]:
                 root_hash=verity["root_hash"], salt=verity["salt"],
             )
         )  # fmt: skip
-    root, data = made
-    return root, data
+    return tuple(made)

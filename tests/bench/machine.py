@@ -23,12 +23,14 @@ from troth.record import record
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from disks import Disk
+    from disks import Disk, Sealed
 
 MARKER = re.compile(
     r"bench-marker init_us=(-?\d+) marker_us=(-?\d+) uptime_us=(\d+) total_kib=(-?\d+) "
-    r"available_kib=(-?\d+) work=(\S+) end"
+    r"available_kib=(-?\d+) idle_ns=(-?\d+) work=(\S+) end"
 )
+#: What ``timed`` says on the console of a program that ended well.
+TIMED = re.compile(r"^bench-timed \S+ ns=(\d+) idle_ns=(\d+) status=0 end", re.MULTILINE)
 #: What every row's machine has in common; see DESIGN section 10.
 MACHINE = (
     "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", "1024",
@@ -39,19 +41,50 @@ MACHINE = (
 
 @record
 class Boot:
-    """Figures of one boot, in seconds of guest clock and bytes."""
+    """Figures of one boot, in seconds of guest clock and bytes.
+
+    ``idle_s``: of ``kernel_s``, how long the processor had nothing to do.
+    ``touched_bytes``: 0 where nobody looked. ``timed_s``: what a timed program took
+    without idle time, 0 where there was none.
+    """
 
     init_s: float
     kernel_s: float
     touched_bytes: int
     used_bytes: int
     wall_s: float
+    idle_s: float
+    timed_s: float
 
 
 def boot(
-    kernel: Path, initramfs: Path, cmdline: str, disks: tuple[Disk, ...], *, timeout_s: int = 90
+    kernel: Path,
+    initramfs: Path,
+    cmdline: str,
+    disks: tuple[Disk, ...],
+    *,
+    sealed: Sealed | None = None,
+    timeout_s: int = 300,
 ) -> Boot:
     """Boot to the marker and power-off; ``SystemExit`` with the console otherwise."""
+    began = time.monotonic()
+    text, said, touched = console_of(
+        kernel, initramfs, cmdline, disks, sealed=sealed, timeout_s=timeout_s
+    )
+    wall_s = time.monotonic() - began
+    return boot_of(text, what=f"{initramfs}: {said}", touched_bytes=touched, wall_s=wall_s)
+
+
+def console_of(
+    kernel: Path,
+    initramfs: Path,
+    cmdline: str,
+    disks: tuple[Disk, ...],
+    *,
+    sealed: Sealed | None = None,
+    timeout_s: int,
+) -> tuple[str, str, int]:
+    """Boot to power-off: the console, QEMU's own words, bytes of memory that were touched."""
     with tempfile.TemporaryDirectory(prefix="troth-bench-") as scratch, _tpm(scratch) as tpm:
         # guest memory as a sparse tmpfs file: its blocks are the pages ever touched
         memory = Path(tempfile.mkstemp(prefix="troth-bench-", dir="/dev/shm")[1])
@@ -69,7 +102,13 @@ def boot(
                 "-drive", f"file={disk.path},if=none,id={disk.serial},format=raw,readonly=on",
                 "-device", f"virtio-blk-pci,drive={disk.serial},serial={disk.serial}",
             ]  # fmt: skip
-        began = time.monotonic()
+        if sealed is not None:
+            kept = "off" if sealed.written else "on"
+            command += [
+                "-drive",
+                f"file={sealed.path},if=none,id={sealed.serial},format=raw,snapshot={kept}",
+                "-device", f"virtio-blk-pci,drive={sealed.serial},serial={sealed.serial}",
+            ]  # fmt: skip
         try:
             said = subprocess.run(
                 command, check=False, capture_output=True, text=True, timeout=timeout_s
@@ -79,17 +118,24 @@ def boot(
         finally:
             touched = memory.stat().st_blocks * 512
             memory.unlink()
-        wall = time.monotonic() - began
         text = console.read_text(errors="replace") if console.exists() else ""
+    return text.replace("\r", ""), said, touched
+
+
+def boot_of(text: str, *, what: str, touched_bytes: int, wall_s: float, wanted: str = "ok") -> Boot:
+    """The figures in a console; ``SystemExit`` where the marker did not find ``wanted``."""
     seen = MARKER.search(text)
-    if seen is None or seen[6] != "ok" or int(seen[1]) < 0 or int(seen[2]) < 0:
-        raise SystemExit(f"bench: {initramfs} did not do the work\n{said}\n{text[-4000:]}")
+    if seen is None or seen[7] != wanted or int(seen[1]) < 0 or int(seen[2]) < 0:
+        raise SystemExit(f"bench: the work was not done: {what}\n{text[-4000:]}")
+    timed = [int(took) - int(idle) for took, idle in TIMED.findall(text)]
     return Boot(
         init_s=(int(seen[2]) - int(seen[1])) / 1e6,
         kernel_s=int(seen[2]) / 1e6,
-        touched_bytes=touched,
+        touched_bytes=touched_bytes,
         used_bytes=(int(seen[4]) - int(seen[5])) * 1024,
-        wall_s=wall,
+        wall_s=wall_s,
+        idle_s=int(seen[6]) / 1e9,
+        timed_s=sum(timed) / 1e9,
     )
 
 

@@ -14,15 +14,24 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from disks import PEERS, Disk, compile_static
+from disks import PEERS, Disk, Sealed, compile_static
 from kernels import Kernel, closure
 
 #: Names for modprobe; what is built in is left out per kernel.
 MODULES = ("virtio_pci", "virtio_blk", "dm_verity", "overlay", "erofs")
+#: What a LUKS2 volume takes besides, without a driver for the processor's AES: no peer must.
+LUKS_MODULES = ("dm_crypt", "xts")
+#: In 6.1 xts is made of it.
+LUKS_MODULES_BEFORE = {"6.1.": ("ecb",)}
 PACKAGES = (
     "initramfs-tools,dracut-core,kmod,udev,systemd,systemd-sysv,dbus,cryptsetup-bin,"
     "dmsetup,zstd,busybox-static"
 )
+#: What its own authenticated volumes take, by the same ciphers as troth's; sha256_ssse3 where
+#: the kernel has it as a module.
+LOAD_MODULES = ("dm_crypt", "aesni_intel", "xts", "authenc", "dm_integrity", "ctr",
+                "ghash_generic", "gcm")  # fmt: skip
+LOAD_WORDS = ("umount", "poweroff", "sync")
 BUSYBOX_WORDS = ("sh", "mount", "mkdir", "insmod", "switch_root", "usleep", "cat", "echo")
 
 
@@ -69,7 +78,7 @@ def modules_into(tree: Path, kernel: Kernel) -> Path:
     return target
 
 
-def floor(work: Path, modules: Path, disks: tuple[Disk, Disk]) -> Path:
+def floor(work: Path, modules: Path, disks: tuple[Disk, ...]) -> Path:
     """The static C program; modules decompressed."""
     image = _fresh(work / "floor")
     compile_static("floor.c", image / "init")
@@ -84,14 +93,25 @@ def floor(work: Path, modules: Path, disks: tuple[Disk, Disk]) -> Path:
 
 
 def busybox(
-    work: Path, tree: Path, modules: Path, disks: tuple[Disk, Disk], *, plain: bool
+    work: Path,
+    tree: Path,
+    modules: Path,
+    disks: tuple[Disk, ...],
+    *,
+    plain: bool,
+    sealed: Sealed | None = None,
+    timed: bool = False,
+    further: tuple[str, ...] = (),
 ) -> Path:
     """busybox sh + veritysetup + cryptsetup.
 
     ``plain``: modules are packed decompressed and loaded by busybox insmod.
     Otherwise they are packed as Debian ships them; where that is .ko.xz,
-    busybox insmod cannot load them and Debian's kmod comes along.
+    busybox insmod cannot load them and Debian's kmod comes along. ``timed``:
+    cryptsetup runs under ``timed``, so that this is no row of its own.
+    ``further``: more modules.
     """
+    names = (*_modules(sealed, modules.name), *further)
     image = _fresh(work / f"busybox{'-plain' if plain else ''}")
     for name in ("bin", "sbin", "usr/sbin", "lib", "lib64", "usr/lib"):
         (image / name).mkdir(parents=True, exist_ok=True)
@@ -99,7 +119,7 @@ def busybox(
     for word in BUSYBOX_WORDS:
         (image / "bin" / word).symlink_to("busybox")
     programs = ["/usr/sbin/veritysetup", "/usr/sbin/cryptsetup"]
-    needed = closure(modules / "modules.dep", MODULES)
+    needed = closure(modules / "modules.dep", names)
     compressed = not plain and any(path.endswith(".xz") for path in needed)
     if compressed:
         programs.append("/bin/kmod")
@@ -111,23 +131,61 @@ def busybox(
             shutil.copy(modules / name, image / "lib/modules" / modules.name)
         load, words = "modprobe", " ".join(Path(path).name.split(".")[0] for path in needed)
     else:
-        load, words = "insmod", " ".join(_pack_plain(modules, image))
+        load, words = "insmod", " ".join(_pack_plain(modules, image, names))
     _pack_programs(tree, programs, image)
-    (image / "bench.conf").write_text(f'LOAD={load}\nMODULES="{words}"\n' + _conf(disks))
+    conf = f'LOAD={load}\nMODULES="{words}"\n' + _conf(disks, sealed)
+    if timed:
+        compile_static("timed.c", image / "bin/timed")
+        conf += 'TIMED="timed open"\n'
+    (image / "bench.conf").write_text(conf)
+    if sealed is not None and sealed.key is not None:
+        shutil.copy(sealed.key, image / "bench.key")
     shutil.copy(PEERS / "busybox-init.sh", image / "init")
     (image / "init").chmod(0o755)
     return _cpio(image)
 
 
-def initramfs_tools(work: Path, tree: Path, kernel: Kernel, disks: tuple[Disk, Disk]) -> Path:
+def loads(
+    work: Path, tree: Path, modules: Path, key: Path, formats: dict[str, tuple[str, ...]]
+) -> Path:
+    """busybox sh that formats and loads volumes of cryptsetup's own, one after another."""
+    image = _fresh(work / "busybox-load")
+    for name in ("bin", "sbin", "usr/sbin", "lib", "lib64", "usr/lib"):
+        (image / name).mkdir(parents=True, exist_ok=True)
+    shutil.copy(tree / "bin/busybox", image / "bin/busybox")
+    for word in (*BUSYBOX_WORDS, *LOAD_WORDS):
+        (image / "bin" / word).symlink_to("busybox")
+    fast = ("sha256_ssse3",) if any(modules.rglob("sha256-ssse3.ko*")) else ()
+    names = (*fast, "virtio_pci", "virtio_blk", *LOAD_MODULES)
+    words = " ".join(_pack_plain(modules, image, names))
+    _pack_programs(tree, ["/usr/sbin/cryptsetup", "/sbin/mke2fs"], image)
+    for name in ("timed", "volume_load"):
+        compile_static(f"{name}.c", image / "bin" / name)
+    (image / "bench.conf").write_text(f'MODULES="{words}"\n')
+    lines = (f"{name} {' '.join(words)}\n" for name, words in formats.items())
+    (image / "bench.loads").write_text("".join(lines))
+    shutil.copy(key, image / "bench.key")
+    shutil.copy(PEERS / "busybox-load.sh", image / "init")
+    (image / "init").chmod(0o755)
+    return _cpio(image)
+
+
+def initramfs_tools(
+    work: Path,
+    tree: Path,
+    kernel: Kernel,
+    disks: tuple[Disk, ...],
+    *,
+    sealed: Sealed | None = None,
+) -> Path:
     """initramfs-tools with MODULES=list and one hook."""
     etc = tree / "etc/initramfs-tools"
-    (tree / "etc/bench.conf").write_text(_conf(disks))
+    _configure(tree, disks, sealed, kernel.release)
     (etc / "initramfs.conf").write_text(
         "MODULES=list\nBUSYBOX=auto\nKEYMAP=n\nCOMPRESS=zstd\nDEVICE=\nNFSROOT=auto\n"
         "RUNSIZE=10%\nFSTYPE=auto\nRESUME=none\nBOOT=bench\n"
     )
-    (etc / "modules").write_text("\n".join(MODULES) + "\n")
+    (etc / "modules").write_text("\n".join(_modules(sealed, kernel.release)) + "\n")
     (etc / "scripts").mkdir(exist_ok=True)
     shutil.copy(PEERS / "initramfs-tools/hook", etc / "hooks/bench")
     (etc / "hooks/bench").chmod(0o755)
@@ -139,9 +197,16 @@ def initramfs_tools(work: Path, tree: Path, kernel: Kernel, disks: tuple[Disk, D
     return raw
 
 
-def dracut(work: Path, tree: Path, kernel: Kernel, disks: tuple[Disk, Disk]) -> Path:
+def dracut(
+    work: Path,
+    tree: Path,
+    kernel: Kernel,
+    disks: tuple[Disk, ...],
+    *,
+    sealed: Sealed | None = None,
+) -> Path:
     """dracut with systemd and nothing but the bench's module and what that needs."""
-    (tree / "etc/bench.conf").write_text(_conf(disks))
+    _configure(tree, disks, sealed, kernel.release)
     target = tree / "usr/lib/dracut/modules.d/99bench"
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(PEERS / "dracut", target)
@@ -150,7 +215,7 @@ def dracut(work: Path, tree: Path, kernel: Kernel, disks: tuple[Disk, Disk]) -> 
     _inside(
         tree, "dracut", "--force", "--quiet", "--no-hostonly", "--no-early-microcode",
         "--no-compress", "--reproducible", "--nofscks", "--drivers",
-        " ".join(MODULES), "--filesystems", "erofs", "-m", "base systemd-initrd bench",
+        " ".join(_modules(sealed, kernel.release)), "--filesystems", "erofs", "-m", "base systemd-initrd bench",
         "--kver", kernel.release, "/var/tmp/bench.img",
     )  # fmt: skip
     return Path(shutil.copy(tree / "var/tmp/bench.img", work / "dracut.cpio"))
@@ -163,17 +228,39 @@ def compress(raw: Path) -> Path:
     return target
 
 
-def _conf(disks: tuple[Disk, Disk]) -> str:
-    return "".join(
-        f'DISK_{disk.serial}="{disk.serial} {disk.hash_offset_bytes} {disk.root_hash} erofs '
-        f'{disk.mount}"\n'
-        for disk in disks
+def _modules(sealed: Sealed | None, release: str) -> tuple[str, ...]:
+    if sealed is None:
+        return MODULES
+    before = [names for series, names in LUKS_MODULES_BEFORE.items() if release.startswith(series)]
+    return (*MODULES, *(name for names in before for name in names), *LUKS_MODULES)
+
+
+def _configure(tree: Path, disks: tuple[Disk, ...], sealed: Sealed | None, release: str) -> None:
+    """What the peers' own hooks take from the chroot."""
+    (tree / "etc/bench.conf").write_text(_conf(disks, sealed))
+    (tree / "etc/bench.modules").write_text(
+        " ".join(_modules(sealed, release)[len(MODULES) :]) + "\n"
     )
+    key = tree / "etc/bench.key"
+    key.unlink(missing_ok=True)
+    if sealed is not None and sealed.key is not None:
+        shutil.copy(sealed.key, key)
 
 
-def _pack_plain(modules: Path, image: Path) -> list[str]:
+def _conf(disks: tuple[Disk, ...], sealed: Sealed | None) -> str:
+    lines = [
+        f'DISK_{disk.serial}="{disk.serial} {disk.hash_offset_bytes} {disk.root_hash} erofs '
+        f'{disk.mount}"'
+        for disk in disks
+    ]
+    if sealed is not None:
+        lines.append(f'LUKS_{sealed.serial}="{sealed.serial} /bench.key {sealed.mount}"')
+    return "\n".join(lines) + "\n"
+
+
+def _pack_plain(modules: Path, image: Path, names: tuple[str, ...] = MODULES) -> list[str]:
     packed = []
-    for path in closure(modules / "modules.dep", MODULES):
+    for path in closure(modules / "modules.dep", names):
         content = (modules / path).read_bytes()
         if path.endswith(".xz"):
             content = lzma.decompress(content)

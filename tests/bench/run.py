@@ -14,7 +14,6 @@ import datetime as dt
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +27,7 @@ import kernels  # noqa: E402 - needs the path above
 import machine  # noqa: E402 - needs the path above
 import peers  # noqa: E402 - needs the path above
 import report  # noqa: E402 - needs the path above
+import rows  # noqa: E402 - needs the path above
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,7 +92,7 @@ def main() -> int:
         print("bench: needs root, for the chroot of the peers' tools", file=sys.stderr)
         return 3
     options.cache.mkdir(parents=True, exist_ok=True)
-    rows: list[report.Row] = []
+    measured: list[report.Row] = []
     releases: dict[str, str] = {}
     cmdline = ""
     tree = peers.chroot(options.cache)
@@ -108,11 +108,11 @@ def main() -> int:
         for name in options.rows:
             if name in own_bundles:
                 own_disks, own_cmdline, bundle = own_bundles[name](work, kernel)
-                images = _unpacked(bundle / "initramfs", work / f"{name}.cpio")
-                row = _measure(name, images, kernel, own_cmdline, own_disks, options.repeats)
+                images = rows.unpacked(bundle / "initramfs", work / f"{name}.cpio")
+                row = _measured(name, images, kernel, own_cmdline, own_disks, options.repeats)
             else:
-                row = _measure(name, makers[name](), kernel, cmdline, found, options.repeats)
-            rows.append(row)
+                row = _measured(name, makers[name](), kernel, cmdline, found, options.repeats)
+            measured.append(row)
     if not options.host:
         trees: tuple[host.Tree, ...] = ()
         builds: tuple[host.Build, ...] = ()
@@ -127,7 +127,7 @@ def main() -> int:
         machine=machine.facts(),
         versions=peers.versions(tree),
         kernels=releases,
-        rows=tuple(rows),
+        rows=tuple(measured),
         trees=trees,
         builds=builds,
     )
@@ -141,7 +141,7 @@ def main() -> int:
     return _judge(run)
 
 
-def _disks(work: Path, kernel: Kernel, *, with_troth: bool) -> tuple[tuple[Disk, Disk], str]:
+def _disks(work: Path, kernel: Kernel, *, with_troth: bool) -> tuple[tuple[Disk, ...], str]:
     if not with_troth:
         return disk_images.by_veritysetup(work), (
             "console=ttyS0 panic=-1 quiet systemd.import_credentials=no systemd.gpt_auto=no "
@@ -150,12 +150,12 @@ def _disks(work: Path, kernel: Kernel, *, with_troth: bool) -> tuple[tuple[Disk,
     disk_images.file_systems(work)
     manifest = work / "troth.toml"
     manifest.write_text(MANIFEST.format(package=kernels.PACKAGES[kernel.label]))
-    found, cmdline, _bundle = _built(manifest, work / "bundle", kernel)
+    found, cmdline, _bundle = rows.built(manifest, work / "bundle", kernel)
     return found, cmdline
 
 
 def _makers(
-    work: Path, tree: Path, kernel: Kernel, found: tuple[Disk, Disk]
+    work: Path, tree: Path, kernel: Kernel, found: tuple[Disk, ...]
 ) -> dict[str, Callable[[], tuple[Path, Path]]]:
     """For each row: makes and returns (raw archive, image as shipped)."""
     modules = peers.modules_into(tree, kernel)
@@ -169,11 +169,11 @@ def _makers(
         "busybox-plain": lambda: peer(peers.busybox(work, tree, modules, found, plain=True)),
         "initramfs-tools": lambda: peer(peers.initramfs_tools(work, tree, kernel, found)),
         "dracut": lambda: peer(peers.dracut(work, tree, kernel, found)),
-        "troth": lambda: _unpacked(work / "bundle/initramfs", work / "troth.cpio"),
+        "troth": lambda: rows.unpacked(work / "bundle/initramfs", work / "troth.cpio"),
     }
 
 
-def _service(work: Path, kernel: Kernel) -> tuple[tuple[Disk, Disk], str, Path]:
+def _service(work: Path, kernel: Kernel) -> tuple[tuple[Disk, ...], str, Path]:
     """A bundle of examples/service's manifest whose next init is the marker.
 
     Same kernel modules, policy shape, workload path and files; the root is
@@ -199,66 +199,27 @@ def _service(work: Path, kernel: Kernel) -> tuple[tuple[Disk, Disk], str, Path]:
             raise SystemExit(f"bench: examples/service/troth.toml has no single {old!r}")
         text = text.replace(old, new)
     (work / "service.toml").write_text(text)
-    return _built(work / "service.toml", work / "service-bundle", kernel)
+    return rows.built(work / "service.toml", work / "service-bundle", kernel)
 
 
-def _notests(work: Path, kernel: Kernel) -> tuple[tuple[Disk, Disk], str, Path]:
+def _notests(work: Path, kernel: Kernel) -> tuple[tuple[Disk, ...], str, Path]:
     """The troth row with the kernel's cipher self-tests off: a choice, so a row of its own."""
     disk_images.file_systems(work)
     text = MANIFEST.format(package=kernels.PACKAGES[kernel.label])
     manifest = work / "notests.toml"
     manifest.write_text(text.replace('"idle=poll"', '"idle=poll cryptomgr.notests"'))
-    return _built(manifest, work / "notests-bundle", kernel)
+    return rows.built(manifest, work / "notests-bundle", kernel)
 
 
-def _built(manifest: Path, bundle: Path, kernel: Kernel) -> tuple[tuple[Disk, Disk], str, Path]:
-    shutil.rmtree(bundle, ignore_errors=True)
-    subprocess.run([TROTH, "build", manifest, "-o", bundle, "--update"], check=True)
-    if (bundle / "vmlinuz").read_bytes() != kernel.vmlinuz.read_bytes():
-        raise SystemExit("bench: the bundle's kernel is not the peers'")
-    cmdline = (bundle / "cmdline").read_text().rstrip("\n")
-    return disk_images.from_bundle(bundle), cmdline, bundle
-
-
-def _unpacked(shipped: Path, raw: Path) -> tuple[Path, Path]:
-    """Decompress ``shipped`` by its magic number."""
-    magic = shipped.read_bytes()[:4]
-    tool = {b"\x28\xb5\x2f\xfd": "zstd", b"\x02\x21\x4c\x18": "lz4"}.get(magic)
-    if tool is None:
-        shutil.copyfile(shipped, raw)
-    else:
-        with raw.open("wb") as out:
-            subprocess.run([tool, "-q", "-d", "-c", shipped], check=True, stdout=out)
-    return raw, shipped
-
-
-def _measure(
+def _measured(
     name: str,
     images: tuple[Path, Path],
     kernel: Kernel,
     cmdline: str,
-    found: tuple[Disk, Disk],
+    found: tuple[Disk, ...],
     repeats: int,
 ) -> report.Row:
-    raw, shipped = images
-    packed = shipped if shipped.suffix == ".zst" else peers.compress(raw)
-    boots = []
-    for number in range(repeats):
-        boots.append(machine.boot(kernel.vmlinuz, shipped, cmdline, found))
-        print(
-            f"{kernel.label} {name} {number + 1}/{repeats}: /init {boots[-1].init_s:.3f} s, "
-            f"kernel {boots[-1].kernel_s:.3f} s ({boots[-1].wall_s:.0f} s here)",
-            file=sys.stderr,
-            flush=True,
-        )
-    return report.Row(
-        name=NAMES[name],
-        kernel=kernel.label,
-        raw_bytes=raw.stat().st_size,
-        zstd_bytes=packed.stat().st_size,
-        shipped_bytes=shipped.stat().st_size,
-        boots=tuple(boots),
-    )
+    return rows.measure(NAMES[name], images, kernel, cmdline, found, repeats)
 
 
 def _judge(run: report.Run) -> int:

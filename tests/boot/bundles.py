@@ -267,6 +267,7 @@ _SEALED_UPPER = """
 name = "sealed-upper"
 kernel = {kernel}
 compression = "none"
+cmdline_variable = {{ "app.shadow" = ["no", "yes"] }}
 [root]
 source = "../sealedfs"
 overlay = "upper"
@@ -281,6 +282,84 @@ name = "upper"
 format = "headerless"
 key = "snp:"
 blank = "format"
+[fail]
+detail = "console"
+deadline_s = 90
+device_timeout_s = 20
+"""
+
+#: Headers that the host can write; what they say is expected to be what the policy says.
+_LUKS2 = """
+[image]
+name = "luks2"
+kernel = {kernel}
+compression = "none"
+[root]
+source = "../sealedfs"
+overlay = "none"
+[tee]
+snp = "simulated"
+vtpm = "required"
+[[volume]]
+name = "data"
+format = "luks2"
+integrity = "none"
+key = "file:data"
+key_file = "../data.key"
+mount = "/srv/data"
+[[volume]]
+name = "plain"
+format = "luks2"
+integrity = "none"
+key = "file:plain"
+key_file = "../plain.key"
+mount = "/srv/plain"
+[fail]
+detail = "console"
+deadline_s = 90
+device_timeout_s = 20
+"""
+
+#: What cryptsetup needs a device mapper to make.
+_LUKS2_TAGS = """
+[image]
+name = "luks2-tags"
+kernel = {kernel}
+compression = "none"
+[root]
+source = "../sealedfs"
+overlay = "none"
+[tee]
+snp = "simulated"
+vtpm = "none"
+[[volume]]
+name = "data"
+format = "luks2"
+integrity = "hmac"
+key = "file:data"
+key_file = "../data.key"
+mount = "/srv/data"
+[fail]
+detail = "console"
+deadline_s = 90
+device_timeout_s = 20
+"""
+
+#: The verified root inside an encrypted disk.
+_INSIDE = """
+[image]
+name = "{name}"
+kernel = {kernel}
+compression = "none"
+[root]
+source = "../sealedfs"
+overlay = "none"
+key = "file:root"
+key_file = "../data.key"
+encryption = "{encryption}"
+[tee]
+snp = "simulated"
+vtpm = "none"
 [fail]
 detail = "console"
 deadline_s = 90
@@ -360,6 +439,10 @@ MANIFESTS = {
     "simulated-supervised": ("6.1", _SIMULATED_SUPERVISED),
     "sealed": ("6.12", _SEALED),
     "sealed-upper": ("6.1", _SEALED_UPPER),
+    "luks2": ("6.12", _LUKS2),
+    "luks2-tags": ("6.12", _LUKS2_TAGS),
+    "inside-luks2": ("6.12", _INSIDE),
+    "inside-headerless": ("6.12", _INSIDE),
     "instance": ("6.12", _INSTANCE),
     "instance-supervised": ("6.1", _INSTANCE_SUPERVISED),
     "network": ("6.12", _NETWORK),
@@ -396,7 +479,13 @@ class Forge:
                 if name == "ready":
                     self._write_ready(place / "ready.erofs")
                 manifest = place / "troth.toml"
-                manifest.write_text(text.format(name=name, kernel=self._kernel(series)))
+                manifest.write_text(
+                    text.format(
+                        name=name,
+                        kernel=self._kernel(series),
+                        encryption=name.removeprefix("inside-"),
+                    )
+                )
                 subprocess.run([TROTH, "build", manifest, "-o", place / "bundle"], check=True)
         return place / "bundle"
 

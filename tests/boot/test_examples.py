@@ -11,6 +11,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 
@@ -27,21 +28,31 @@ NONCE = "5a" * 32
 
 
 @pytest.fixture
-def made(tmp_path):
-    """Makes and builds one example in a copy of examples/; its bundle."""
+def rooted(tmp_path):
+    """Makes the root of one example in a copy of examples/; its directory."""
+    copy = tmp_path / "examples"
 
     def make(name: str) -> Path:
-        copy = tmp_path / "examples"
         kept = shutil.ignore_patterns("rootfs", "rootfs.tar", "models", "troth.lock")
         shutil.copytree(REPOSITORY / "examples", copy, ignore=kept)
         subprocess.run([copy / name / "make-root"], check=True)
-        bundle = tmp_path / "bundle"
-        subprocess.run([TROTH, "build", copy / name / "troth.toml", "-o", bundle], check=True)
+        return copy / name
+
+    yield make
+    shutil.rmtree(copy, ignore_errors=True)
+
+
+@pytest.fixture
+def made(rooted, tmp_path):
+    """Makes and builds one example; its bundle."""
+    bundle = tmp_path / "bundle"
+
+    def make(name: str) -> Path:
+        subprocess.run([TROTH, "build", rooted(name) / "troth.toml", "-o", bundle], check=True)
         return bundle
 
     yield make
-    shutil.rmtree(tmp_path / "examples", ignore_errors=True)
-    shutil.rmtree(tmp_path / "bundle", ignore_errors=True)
+    shutil.rmtree(bundle, ignore_errors=True)
 
 
 def told(found: machine.Boot) -> dict[str, str]:
@@ -164,3 +175,53 @@ def test_foreign_root(made, tmp_path):
     assert found.status == 0, f"{found.result}\n{found.console}"
     cmdline = (bundle / "cmdline").read_text()
     check_predicted(json.loads(told(found)["measurements"]), bundle, cmdline)
+
+
+def test_encrypted(rooted, tmp_path):
+    """The demonstration as it is, and what it leaves, looked at from outside."""
+    example = rooted("encrypted")
+    out = tmp_path / "out"
+    demo = [sys.executable, example.parent / "demo_encrypted.py", example, out]
+    done = subprocess.run(demo, stdout=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    # Three boots that reached the program, which found one note more each time.
+    for number, version in ((1, "1"), (2, "1"), (3, "2")):
+        shown = (out / f"boot-{number}.txt").read_text("utf-8", "replace")
+        assert "troth: handover /sbin/init" in shown
+        assert f"demo-check version {version}" in shown
+        assert f"demo-check found {number - 1}" in shown
+        assert shown.count("demo-check note the spare key") == number - 1
+    # Two that did not, each refused where it should be.
+    for name, code in (
+        ("rolled-back", "header-refused: record-rolled-back"),
+        ("withdrawn", "key-refused: broker-refused"),
+    ):
+        shown = (out / f"{name}.txt").read_text("utf-8", "replace")
+        assert f"troth: refused {code}: " in shown
+        assert "demo-check" not in shown
+        assert "troth: handover" not in shown
+    listed = json.loads(
+        subprocess.run(
+            [TROTH, "keybroker", "list", "--db", out / "broker", "--json"],
+            stdout=subprocess.PIPE, check=True,
+        ).stdout
+    )  # fmt: skip
+    assert [(one["svn"], one["state"]) for one in listed["classes"]] == [
+        (1, "retired"), (2, "active"),
+    ]  # fmt: skip
+    (volume,) = [one["volume"] for one in listed["resources"]]
+    assert (volume["state"], volume["generation"], volume["taken_over"]) == ("in-use", 3, 3)
+    # One release a guest, the one whose disk was refused included; three came to an end.
+    assert (listed["releases"], listed["boots_finished"]) == (4, 3)
+    audit = [json.loads(line) for line in (out / "broker/audit.jsonl").read_text().splitlines()]
+    released = [one for one in audit if one["code"] == "released"]
+    assert [one["svn"] for one in released] == [1, 1, 1, 2]
+    assert len({one["report_id"] for one in released}) == 4
+    assert [one["code"] for one in audit if one["code"].startswith("class-")] == [
+        "class-not-active"
+    ]
+    disk = (out / "notes.img").read_bytes()
+    assert len(disk) == 32 << 20
+    for words in (b"spare key", b"lost+found", b"6a2b1c0e"):
+        assert words not in disk
+    shutil.rmtree(out)

@@ -4,11 +4,14 @@
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from boot.bundles import TROTH
 from boot.machine import check_good, check_refused
+from boot.test_evidence import verified
 
 DISK_BYTES = 32 << 20
 RECORD_BYTES = 4096
@@ -88,6 +91,14 @@ def test_the_first_boot_formats(kept, token):
         assert not contains(path, b"lost+found")
 
 
+def test_a_verifier_reads_the_log(kept, forge, tmp_path):
+    """Events of keys are no image's, and a verifier neither predicts nor trips over them."""
+    text = kept[1].section("verb evidence")
+    _overall, checks = verified(text.encode(), forge.bundle("sealed"), tmp_path)
+    for name in ("event-log", "boot-events", "root-hash", "registers", "boot-chain-rooted"):
+        assert checks[name]["verdict"] == "pass", checks[name]
+
+
 def test_the_next_boot_finds_its_data(disks, boot, forge, kept, token):
     found = boot(forge.bundle("sealed"), *attached(disks))
     check_good(found, token)
@@ -100,6 +111,31 @@ def test_the_next_boot_finds_its_data(disks, boot, forge, kept, token):
     )
     assert before[:2] == after[:2]
     assert before[2] != after[2]
+
+
+def test_a_volume_made_on_the_host(boot, forge, tmp_path, token):
+    """``troth volume format`` leaves what a guest mounts as it is: nothing is formatted again."""
+    bundle = forge.bundle("sealed")
+    policy = json.loads((bundle / "policy.json").read_bytes())
+    (uuid,) = [item["uuid"] for item in policy["encrypted"] if item["name"] == "plain"]
+    disks = {name: tmp_path / f"{name}.img" for name in ("data", "plain", "scratch")}
+    subprocess.run(
+        [TROTH, "volume", "format", disks["plain"], "--integrity", "none", "--uuid", uuid,
+         "--key-file", forge.base / "plain.key", "--size", "16M"],
+        check=True,
+    )  # fmt: skip
+    head = disks["plain"].read_bytes()[: 2 * RECORD_BYTES]
+    for name in ("data", "scratch"):
+        blank(disks[name])
+    found = boot(bundle, *attached(disks))
+    check_good(found, token)
+    mounts = {line.split()[1]: line.split() for line in found.lines("file /proc/mounts")}
+    assert mounts["/srv/plain"][2] == "ext4"
+    assert disks["plain"].read_bytes()[: 2 * RECORD_BYTES] == head
+    check = [TROTH, "volume", "check", disks["plain"], "--integrity", "none", "--uuid", uuid]
+    subprocess.run([*check, "--key-file", forge.base / "plain.key"], check=True)
+    for path in disks.values():
+        path.unlink()
 
 
 def swap(disks, _variant):
@@ -212,6 +248,13 @@ def test_the_overlay_lasts(boot, forge, tmp_path, token):
     again = boot(forge.bundle("sealed-upper"), *attached(disks))
     check_good(again, token)
     assert again.section("file /etc/state") == "x"
-    assert again.section("file /var/kept") == f"{KEPT}{token}"
+    assert again.lines("file /var/kept")[0] == f"{KEPT}{token}"
     assert not contains(disks["upper"], token.encode())
+    # Root goes round the mounts, and the next boot hears of it.
+    cmdline = tmp_path / "cmdline"
+    text = (forge.bundle("sealed-upper") / "cmdline").read_text()
+    cmdline.write_text(text.replace("app.shadow=no", "app.shadow=yes"))
+    check_good(boot(forge.bundle("sealed-upper"), *attached(disks), "--cmdline", cmdline), token)
+    found = boot(forge.bundle("sealed-upper"), *attached(disks))
+    check_refused(found, token, "workload-shadowed", stage="workload")
     disks["upper"].unlink()

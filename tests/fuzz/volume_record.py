@@ -24,6 +24,7 @@ SEEDS = [
 
 def fuzz(data: bytes) -> None:
     volume_record.claims(data)
+    volume_record.claimed_level(data)
     volume_record.is_blank(data)
     with contextlib.suppress(FormatError):
         volume_record.check(data, KEY)

@@ -16,6 +16,7 @@ import made_evidence
 from made_broker import Guest
 from made_platform import platform
 from troth.cli.main import main
+from troth.image.inputs import manifest
 from troth.keybroker import store
 from troth.simulated import pki as pkis
 
@@ -90,6 +91,18 @@ def test_what_an_operator_adds_is_listed(place, capsys):
     assert add("--reference", "newer.json", "--key", "pub.pem") == 0
 
 
+def test_further_images(place, capsys):
+    add_class()
+    assert add_volume() == 0
+    other = made.with_digest(made.values(expires="never", image_name="other"), "0d" * 48)
+    (place / "other.json").write_bytes(made.document(other).data)
+    assert add("--grant", PATH, "--image", "other") == 2
+    assert add("--reference", "other.json", "--key", "pub.pem") == 0
+    for _ in range(2):
+        assert add("--grant", f"kbs:///{PATH}", "--image", "other") == 0
+    assert listed(capsys)["resources"][0]["images"] == ["demo", "other"]
+
+
 def test_volume_that_was_formatted_elsewhere(place, capsys):
     add_class()
     record = "ab" * 32
@@ -137,6 +150,8 @@ VOLUME = ("--volume", "a/b/c", "--uuid", made.UUID, "--image", "demo")
         (("--reference", "newer.json"), "reference-key-missing"),
         (("--reference", "real.json", "--key", "pub.pem"), "broker-kind"),
         (("--reference", "nothing.json", "--key", "pub.pem"), "reference-file"),
+        (("--grant", "a/b/c", "--image", "demo"), "broker-resource-absent"),
+        (("--grant", "a/b/c"), "broker-option"),
         (("--activate", "demo"), "broker-image"),
         (("--activate", "demo", "--image", "demo"), "broker-option"),
     ],
@@ -211,6 +226,43 @@ class Serving:
         self.process.send_signal(number)
         _out, said = self.process.communicate(timeout=20)
         return self.process.returncode, said
+
+
+MANIFEST = """\
+[image]
+name = "demo"
+kernel = "debian:linux-image-6.12-cloud-amd64"
+[root]
+source = "rootfs/"
+[tee]
+snp = "simulated"
+[network]
+method = "dhcp"
+[[volume]]
+name = "data"
+format = "headerless"
+mount = "/var/lib/app"
+key = "kbs:///default/disk-key/data"
+"""
+
+
+@pytest.mark.parametrize(
+    ("names", "reached"),
+    [((), ("10.0.2.2",)), (("b.example", "10.1.2.3"), ("b.example", "10.1.2.3"))],
+)
+def test_what_it_says_goes_into_a_manifest(place, names, reached):
+    add_class()
+    words = [word for name in names for word in ("--name", name)]
+    serving = Serving(place, "--policy", "policy.toml", "--trust-domain", "example.org", *words)
+    said = [*serving.said, next(serving.process.stdout)]
+    assert serving.end() == (0, "")
+    lines = "".join(said[said.index("[[broker]]\n") :])
+    made_of_it = manifest.parse((MANIFEST + lines).encode(), place / "troth.toml")
+    (broker,) = made_of_it.brokers
+    assert (broker.protocol, broker.spki, broker.trust_domain) == (
+        "troth", (serving.pin,), "example.org",
+    )  # fmt: skip
+    assert broker.addresses == tuple(f"{name}:{serving.port}" for name in reached)
 
 
 def test_served_by_a_process_and_killed(place, capsys):

@@ -483,13 +483,14 @@ def test_show_names_what_takes_protection_away(tmp_path, capsys):
     flags = replace(
         VALUES.flags, cryptomgr_notests=False, acpi_aml="off", modules_disabled=True,
         overlay="none", overlay_paths=(), unauthenticated_volumes=("data",), io_error="survivable",
-        unsigned_modules=True,
+        unsigned_modules=True, untracked_volumes=("old",),
     )  # fmt: skip
     path = tmp_path / "x"
     path.write_bytes(reference_values_json.print_(replace(VALUES, launch=(open_,), flags=flags)))
     assert main(["reference", "show", str(path)]) == 0
     text = capsys.readouterr().out
     for words in ("DEBUG", "does NOT root", "volume data is not authenticated", "survivable",
+                  "volume old is not counted",
                   "unsigned_modules", "nobody vouches"):  # fmt: skip
         assert words in text, words
     assert "notests" not in text

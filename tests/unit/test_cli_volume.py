@@ -17,10 +17,11 @@ from troth.documents import volume_profile_file
 from troth.documents.volume_profile import VolumeProfile
 from troth.errors import FormatError, UsageError
 from troth.record import replace
-from troth.volumes import header_area, keys, luks2_image, luks2_open, luks2_profile, luks2_rules
+from troth.volumes import header_area, keys, laid_out, luks2_open, luks2_profile, luks2_rules
 from troth.volumes.luks2_reasons import WHY
 
 SOURCE = bytes(range(100, 132))
+FORMAT = ("volume", "format", "--format", "luks2")
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def checked(capsys, *words):
 def made(capsys, tmp_path, key, *words, size="20M"):
     path = tmp_path / "volume"
     status, out, err = run(
-        capsys, "volume", "format", path, "--key-file", key, "--size", size, "--json", *words
+        capsys, *FORMAT, path, "--key-file", key, "--size", size, "--json", *words
     )
     assert (status, err) == (0, "")
     return path, json.loads(out)
@@ -68,6 +69,8 @@ def test_make_and_check(capsys, tmp_path, key):
         "size_bytes": 20 << 20,
         "data_offset_bytes": 16 << 20,
         "complete": False,
+        "generation": 0,
+        "record": "",
     }
     assert os.stat(path).st_size == 20 << 20
     assert os.stat(path).st_mode & 0o777 == 0o600
@@ -114,7 +117,7 @@ def test_words(capsys, tmp_path, key):
     assert "luks2-key" in out.splitlines()[-1]
     status, found = checked(capsys, path, "--key-file", other)
     assert (status, found["code"], found["opened"]) == (1, "luks2-key", False)
-    status, out, _err = run(capsys, "volume", "format", tmp_path / "v", "--key-file", key,
+    status, out, _err = run(capsys, *FORMAT, tmp_path / "v", "--key-file", key,
                             "--size", "20M")  # fmt: skip
     assert status == 0
     assert "dm-integrity" in out
@@ -173,7 +176,7 @@ def test_what_cannot_be_read(capsys, tmp_path, key):
 
 def test_names_and_words_that_are_no_text(capsys, tmp_path, key):
     path = os.fsdecode(os.fsencode(str(tmp_path)) + b"/v\xff")
-    words = ("volume", "format", path, "--key-file", key, "--size", "20M")
+    words = (*FORMAT, path, "--key-file", key, "--size", "20M")
     assert run(capsys, *words, "--json")[0] == 0
     assert checked(capsys, path, "--key-file", key)[1]["volume"].endswith("/v\\udcff")
     tree = metadata(written(integrity="hmac").head)
@@ -211,7 +214,7 @@ def test_content_is_encrypted_into_the_volume(capsys, tmp_path, key):
     content.write_bytes(plain)
     path = tmp_path / "volume"
     words = ("--key-file", key, "--integrity", "none", "--content", content)
-    status, _out, err = run(capsys, "volume", "format", path, *words, "--data-offset", "1M")
+    status, _out, err = run(capsys, *FORMAT, path, *words, "--data-offset", "1M")
     assert (status, err) == (0, "")
     stored = path.read_bytes()
     padded = plain.ljust(-(-len(plain) // 4096) * 4096, b"\0")
@@ -222,7 +225,7 @@ def test_content_is_encrypted_into_the_volume(capsys, tmp_path, key):
     passphrase = keys.passphrase(SOURCE, uuid=accepted.header.uuid, profile=wanted.text)
     volume_key = bytes(luks2_open.unlock(accepted, area, passphrase))
     assert xts.decrypt(volume_key, stored[1 << 20 :], sector_bytes=4096) == padded
-    again = run(capsys, "volume", "format", path, *words, "--data-offset", "1M")
+    again = run(capsys, *FORMAT, path, *words, "--data-offset", "1M")
     assert again[0] == 2
     assert "volume-occupied" in again[2]
     assert path.read_bytes() == stored
@@ -232,7 +235,7 @@ def test_what_is_not_blank_is_left_alone(capsys, tmp_path, key):
     path = tmp_path / "old"
     old = b"\0" * 5000 + b"somebody's data" + os.urandom(19 << 20)
     path.write_bytes(old)
-    words = ("volume", "format", path, "--key-file", key)
+    words = (*FORMAT, path, "--key-file", key)
     status, _out, err = run(capsys, *words)
     assert (status, "volume-occupied" in err) == (2, True)
     assert path.read_bytes() == old
@@ -247,7 +250,7 @@ def test_a_blank_file_that_is_there_is_taken(capsys, tmp_path, key):
     path = tmp_path / "blank"
     path.touch()
     os.truncate(path, 18 << 20)
-    assert run(capsys, "volume", "format", path, "--key-file", key)[0] == 0
+    assert run(capsys, *FORMAT, path, "--key-file", key)[0] == 0
     assert checked(capsys, path, "--key-file", key)[0] == 0
 
 
@@ -266,25 +269,22 @@ def test_a_blank_file_that_is_there_is_taken(capsys, tmp_path, key):
         (["--size", "20M", "--content", "/proc/self/maps", "--integrity", "none"],
          "volume-content"),
         (["--size", "20M", "--content", __file__], "volume-content"),
-        (["--size", "20M", "--format", "headerless"], "not-in-this-version"),
     ],
 )  # fmt: skip
 def test_format_refuses(capsys, tmp_path, key, words, code):
     path = tmp_path / "volume"
-    status, _out, err = run(capsys, "volume", "format", path, "--key-file", key, *words)
+    status, _out, err = run(capsys, *FORMAT, path, "--key-file", key, *words)
     assert (status, f"[{code}]" in err) == (2, True), err
     assert not path.exists()
 
 
 def test_format_refuses_places(capsys, tmp_path, key):
     for path, code in ((tmp_path, "target"), ("/dev/null", "target"), ("/none/x", "target")):
-        status, _out, err = run(
-            capsys, "volume", "format", path, "--key-file", key, "--size", "20M"
-        )
+        status, _out, err = run(capsys, *FORMAT, path, "--key-file", key, "--size", "20M")
         assert (status, f"[volume-{code}]" in err) == (2, True), err
     there = tmp_path / "there"
     there.touch()
-    status, _out, err = run(capsys, "volume", "format", there, "--key-file", key, "--size", "20M")
+    status, _out, err = run(capsys, *FORMAT, there, "--key-file", key, "--size", "20M")
     assert (status, "[volume-size]" in err) == (2, True)
 
 
@@ -300,12 +300,18 @@ def test_a_file_that_could_not_be_made_whole_is_taken_away(tmp_path, monkeypatch
     from troth.errors import HostError
 
     with pytest.raises(HostError) as caught:
-        luks2_image.write(str(path), WRITTEN, content=str(content))
+        laid_out.write(str(path), WRITTEN, content=str(content))
     assert caught.value.code == "volume-io"
     assert not path.exists()
 
 
-WRITTEN = written()
+NEW = written()
+WRITTEN = laid_out.LaidOut(
+    head=lambda _room: NEW.head,
+    data_offset_bytes=NEW.data_offset_bytes,
+    key=bytes(NEW.volume_key),
+    sector_bytes=4096,
+)
 
 
 def test_the_header_is_written_last(tmp_path, monkeypatch):
@@ -319,9 +325,9 @@ def test_the_header_is_written_last(tmp_path, monkeypatch):
     os.truncate(path, 4 << 20)
     content = tmp_path / "content"
     content.write_bytes(b"x")
-    luks2_image.write(str(path), WRITTEN, content=str(content))
+    laid_out.write(str(path), WRITTEN, content=str(content))
     assert order == [0, 1 << 20, 1 << 20, "sync", 0, "sync"]
-    assert path.read_bytes()[: len(WRITTEN.head)] == WRITTEN.head
+    assert path.read_bytes()[: len(NEW.head)] == NEW.head
 
 
 @pytest.mark.tool
@@ -352,7 +358,7 @@ def test_a_block_device(capsys, tmp_path, key):
     if done.returncode:
         pytest.skip(f"no loop device: {done.stderr.strip()}")
     device = done.stdout.strip()
-    words = ("volume", "format", device, "--key-file", key)
+    words = (*FORMAT, device, "--key-file", key)
     try:
         assert run(capsys, *words)[0] == 0
         assert checked(capsys, device, "--key-file", key)[0] == 0

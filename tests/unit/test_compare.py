@@ -8,12 +8,14 @@ import json
 import pytest
 
 from made_policy import policy
+from made_volumes import SECRET, VOLUME
 from troth.cli.main import main
 from troth.documents import event_log, policy_json, reference_values, reference_values_json
 from troth.documents.event_log import Event
 from troth.image import compare, reference
 from troth.measure.boot_events import boot_events
 from troth.record import replace
+from troth.volumes import opening
 
 POLICY = replace(policy(vtpm="optional"), cmdline="quiet", cmdline_forms=("plain", "ovmf-direct"))
 DATA = policy_json.print_(POLICY)
@@ -55,3 +57,38 @@ def test_the_exit_status_says_it(tmp_path, capsys, count, status):
     assert ("first difference: the log" in capsys.readouterr().out) == bool(status)
     assert main([*words, "--against", str(tmp_path), "--json"]) == status
     assert bool(json.loads(capsys.readouterr().out)["first_difference"]) == bool(status)
+
+
+def with_keys(*changes):
+    """A whole boot with the events of one encrypted volume; ``changes`` to those two."""
+    sealed = replace(POLICY, encrypted=(VOLUME,))
+    data = policy_json.print_(sealed)
+    boot = list(boot_events(sealed, policy_bytes=data, cmdline=b"quiet", workload=None))
+    content, digests = opening.key_event(VOLUME, SECRET, ("sha256",))
+    keyed = [
+        Event(0, 15, "key-release", f"spki {VOLUME.key} {VOLUME.name}".encode(), digests),
+        Event(0, 15, "volume-key", content, digests),
+    ]
+    if changes:
+        keyed = [replace(event, **change) for event, change in zip(keyed, changes, strict=False)]
+    at = next(n for n, event in enumerate(boot) if event.content == b"enter-initrd") + 1
+    events = [*boot[:at], *keyed, *boot[at:]]
+    events = [replace(event, number=number) for number, event in enumerate(events)]
+    return compare.first_difference(events, sealed, policy_bytes=data, workload=None)
+
+
+def test_events_of_keys_have_their_place():
+    assert with_keys() == ""
+    assert with_keys({}, {}) == ""
+    assert "expected key-release of" in with_keys({"content": b"spki kbs:///a/b/c data"}, {})
+    assert "expected key-release of" in with_keys({"pcr": 14}, {})
+    assert "expected volume-key of" in with_keys({}, {"content": b"cryptsetup:troth-data:x"})
+    assert "expected volume-key of" in with_keys({}, {"kind": "key-release"})
+    # One is missing, and the boot went on.
+    assert "expected volume-key of" in with_keys({})
+
+
+def test_events_of_keys_in_an_image_without_any():
+    content, digests = opening.key_event(VOLUME, SECRET, ("sha256",))
+    events = (*GOOD, Event(len(GOOD), 15, "volume-key", content, digests))
+    assert difference(events) == f"record {len(GOOD)}: found volume-key, where no key belongs"

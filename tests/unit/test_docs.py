@@ -45,7 +45,7 @@ from troth.measure.boot_events import boot_events
 from troth.measure.workload import Entry, tree_digest
 from troth.record import replace
 from troth.verify import replay
-from troth.volumes import crypt, keys, luks2_reasons, opening
+from troth.volumes import crypt, keys, luks2_reasons, opening, record_reasons
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCS = REPOSITORY / "docs"
@@ -273,12 +273,16 @@ def test_boot_stalls_speaks_of_known_codes_only():
 
 
 def test_every_refusal_of_a_volume_is_described_with_its_reason():
-    rows = {}
-    for line in section(page("volumes.md"), "## What is refused, and why").splitlines():
-        if line.startswith("| `"):
-            code, _accepted, reason = line.strip("| ").split(" | ")
-            rows[code.strip("`")] = reason
-    assert rows == luks2_reasons.WHY
+    for heading, wanted in (
+        ("## What is refused of a header, and why", luks2_reasons.WHY),
+        ("## What is refused without a header, and why", record_reasons.WHY),
+    ):
+        rows = {}
+        for line in section(page("volumes.md"), heading).splitlines():
+            if line.startswith("| `"):
+                code, _accepted, reason = line.strip("| ").split(" | ")
+                rows[code.strip("`")] = reason
+        assert rows == wanted
 
 
 def test_profiles_of_volumes_are_described():

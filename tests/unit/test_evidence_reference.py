@@ -231,6 +231,23 @@ def test_choices_of_the_builder(code, change):
     assert judge(values=values, policy=with_line(made.policy_text(), line)).overall == "pass"
 
 
+def test_volumes_that_nobody_counts_are_not_checked():
+    """Not failed: whether such a volume is an old one is what nobody can say (S9)."""
+    flags = replace(made.VALUES.flags, untracked_volumes=("data", "scratch"))
+    values = replace(made.VALUES, flags=flags)
+    found = judge(values=values)
+    check = found.check("volume-freshness")
+    assert turned(found) == {"volume-freshness"}
+    assert (check.verdict, check.required) == ("not-checked", True)
+    assert check.observed == "not so: data, scratch"
+    assert check.hint == "accepted by `[required] volume-freshness = false`"
+    line = check.hint.split("`")[1]
+    accepted = judge(values=values, policy=with_line(made.policy_text(), line))
+    assert accepted.overall == "pass"
+    assert accepted.check("volume-freshness").verdict == "not-checked"
+    assert judge().check("volume-freshness").verdict == "pass"
+
+
 def test_acpi_and_simulated_images():
     launch = replace(made.LAUNCH, acpi_aml="unprotected")
     values = replace(made.VALUES, launch=(launch,))

@@ -10,6 +10,7 @@ import pytest
 
 import made_tls
 from made_tls import Broker, Listener, answer, answering, authority, base64_of, certificate, key
+from troth.boot.key_sources import https
 from troth.boot.key_sources.https import ClientIdentity, HttpsClient
 from troth.errors import ProviderError
 
@@ -460,3 +461,23 @@ def test_a_certificate_is_shown_where_there_is_one():
         assert shown == [own]
         # A server that wants one says so only after the client believes the handshake done.
         assert code_of(pinned(there)) in ("broker-tls", "broker-answer")
+
+
+@pytest.mark.parametrize("status", ["429 Too Many Requests", "503 Service Unavailable"])
+def test_one_who_is_busy_is_asked_again(monkeypatch, status):
+    waits = []
+    monkeypatch.setattr(https.time, "sleep", waits.append)
+    later = answer(status=status, more="Retry-After: 3\r\n")
+    untold = answer(status=status)
+    with secure(answering(later, untold, YES)) as there:
+        assert ask(pinned(there), within_s=30)[0].status == 200
+    assert waits == [3, 1]
+
+
+def test_one_who_is_busy_for_too_long_is_not_waited_for(monkeypatch):
+    waits = []
+    monkeypatch.setattr(https.time, "sleep", waits.append)
+    later = answer(status="503 Busy", more="Retry-After: 9999\r\n")
+    with secure(answering(later)) as there:
+        assert ask(pinned(there), within_s=5)[0].status == 503
+    assert waits == []

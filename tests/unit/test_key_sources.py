@@ -441,11 +441,9 @@ OWN_TCB = {"committed_tcb": bytes.fromhex("04000000000018db"), "guest_svn": 5, "
 
 def test_derived_keys_by_default():
     found, request = derived("snp:", **OWN_TCB)
-    assert request.fields == (
-        guest_payload.FIELD_POLICY | guest_payload.FIELD_IMAGE_ID | guest_payload.FIELD_FAMILY_ID
-    )
+    assert request.fields == guest_payload.FIELD_MEASUREMENT | guest_payload.FIELD_POLICY
     assert (request.vmpl, request.guest_svn, request.tcb_version) == (1, 0, 0)
-    assert found.identity == "snp:policy,image_id,family_id"
+    assert found.identity == "snp:measurement,policy"
     assert (found.tcb, found.guest_svn, found.state, found.tracked) == (None, None, "", False)
 
 

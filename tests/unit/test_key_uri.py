@@ -30,7 +30,7 @@ UUID = "6f1c0d1e-9f3a-4a39-8d3e-0242ac120002"
         ("spiffe://example.org/vm/Demo_1",
          KeyUri("spiffe", trust_domain="example.org", path="/vm/Demo_1")),
         ("spiffe://example.org", KeyUri("spiffe", trust_domain="example.org")),
-        ("snp:", KeyUri("snp", fields=("policy", "image_id", "family_id"))),
+        ("snp:", KeyUri("snp", fields=("measurement", "policy"))),
         ("snp:tcb,measurement", KeyUri("snp", fields=("measurement", "tcb"))),
         ("random:", KeyUri("random")),
         ("file:data-1", KeyUri("file", name="data-1")),

@@ -181,6 +181,43 @@ def test_init_data_is_host_data(kept, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("text", "read", "code"),
+    [
+        # 254 parts at most: the reader takes the square of their number.
+        ('algorithm = "sha256"\n' + "a." * 253 + "b = 1", True, "accepted"),
+        ('algorithm = "sha256"\n' + "a." * 254 + "b = 1", False, "init-data"),
+        (
+            'algorithm = "sha256"\n' + "# 34 bytes in this line of comment\n" * 120,
+            False,
+            "init-data",
+        ),
+        ('algorithm = "sha384"\n', True, "init-data"),
+        ("a = " + "[" * 500, True, "init-data"),
+    ],
+)
+def test_init_data_is_bounded(kept, tmp_path, monkeypatch, text, read, code):
+    readings = []
+    loads = appraisal.tomllib.loads
+    digest = hashlib.sha256(text.encode()).digest()
+    policy = with_line(made.policy_text(), f'[launch] host_data = ["{digest.hex()}"]')
+    judge = Appraiser(
+        kept, appraisal.strict_policy(policy.encode(), where="p"), made.certificates(tmp_path / "c")
+    )
+    monkeypatch.setattr(
+        appraisal.tomllib, "loads", lambda given: readings.append(given) or loads(given)
+    )
+    evidence = snp_evidence(report_data(), host_data=digest)
+    assert judged(judge, evidence, init_data=text).code == code
+    assert readings == ([text] if read else [])
+    # Of a report that nobody has signed, and with another digest, nothing is read at all.
+    readings.clear()
+    assert judged(judge, evidence, init_data=text + " ").code == "init-data"
+    evidence["attestation_report"]["signature"]["r"][0] ^= 1
+    assert judged(judge, evidence, init_data=text).code == "checks-failed"
+    assert readings == []
+
+
+@pytest.mark.parametrize(
     ("line", "said"),
     [
         ("permissive = true", "permissive"),

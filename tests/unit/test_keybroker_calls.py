@@ -2,6 +2,7 @@
 """The broker's calls over loopback TLS, by a client that is written by hand."""
 
 import json
+import os
 
 import pytest
 
@@ -191,6 +192,11 @@ def test_nonces_are_used_once_and_die(broker):
         nonce = guest.auth()
         guest.cookie = ""
         assert guest.attest(nonce)[0] == 401
+        # What is no evidence at all ends the session as well.
+        for body in (b"{", {"runtime-data": {}}):
+            nonce = guest.auth()
+            assert guest.ask("POST", "/kbs/v0/attest", body)[0] == 401
+            assert guest.attest(nonce)[0] == 401
         # An attested session ends too.
         guest.handshake()
         broker.clock.at += 300
@@ -214,10 +220,10 @@ def test_odd_requests(broker):
             assert (status, answer["type"].rpartition("/")[2]) == (404, "InvalidRequestPath")
         assert client.ask("GET", "/healthz")[0] == 200
         guest = Guest(client)
-        nonce = guest.auth()
         for body in (b"{", b"{}", b'{"a":' * 3000):
+            guest.auth()
             assert guest.ask("POST", "/kbs/v0/attest", body)[0] == 401
-        guest.attest(nonce)
+        guest.handshake()
         assert guest.get("a/b")[0] == 404
         assert guest.get("a/b/../c")[0] == 404
         assert guest.get(f"{made.PATH}?query=1")[0] == 200
@@ -237,7 +243,8 @@ def test_keys_that_nothing_can_be_encrypted_to(broker):
             "tee-evidence": {"primary_evidence": {}, "additional_evidence": ""},
         }  # fmt: skip
         assert guest.ask("POST", "/kbs/v0/attest", body)[0] == 401
-        assert guest.attest(nonce)[0] == 200
+        assert guest.attest(nonce)[0] == 401
+        assert not broker.broker._sessions._sessions
 
 
 def test_formatted_elsewhere(tmp_path):
@@ -257,9 +264,11 @@ def test_formatted_elsewhere(tmp_path):
 def test_disk_full_releases_nothing(broker, monkeypatch, capsys):
     with broker.client() as client:
         guest = Guest(client).handshake()
-        monkeypatch.setattr(broker.broker._audit, "_fd", -1)
+        full = os.open("/dev/full", os.O_WRONLY)
+        monkeypatch.setattr(broker.broker._audit, "_fd", full)
         assert guest.get()[0] == 500
         monkeypatch.undo()
+        os.close(full)
         assert "[broker-audit]" in capsys.readouterr().err
         assert resources.every(broker.store)[0].volume.state == "new"
         assert guest.get()[0] == 200

@@ -15,12 +15,10 @@ from made_broker import Guest
 from troth.attest import http
 from troth.ciphers.key_agreement import AgreementKey
 from troth.keybroker import resources, sessions
-from troth.keybroker.rate import Limit, Rate
+from troth.keybroker.rate import Limit, Rate, counted_as
 from troth.keybroker.server import Bounds
 from troth.keybroker.volume_state import Volume
 from troth.signing import service_certificates
-
-QUICK = Bounds(handshake_s=0.2, request_s=0.2, write_s=0.2, end_s=0.2)
 
 
 @pytest.fixture
@@ -99,11 +97,18 @@ def test_largest_body(kept):
         assert client.ask("GET", "/healthz")[0] == 200
 
 
-def test_slow_peers_are_cut_off(kept):
-    with made.running(kept, bounds=QUICK) as broker:
-        # Neither a handshake, nor a request, nor the rest of one.
+def test_peers_without_a_handshake_are_cut_off(kept):
+    with made.running(kept, bounds=Bounds(handshake_s=0.2)) as broker:
         with socket.create_connection(("127.0.0.1", broker.port), timeout=made.LIMIT_S) as raw:
             assert raw.recv(1) == b""
+        with broker.client(plain=True) as client:
+            client.sock.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+            assert not client.sock.recv(100).startswith(b"HTTP")
+
+
+def test_slow_peers_are_cut_off(kept):
+    """Neither a request, nor the rest of one."""
+    with made.running(kept, bounds=Bounds(request_s=0.2)) as broker:
         with broker.client() as client:
             assert client.sock.recv(1) == b""
         with broker.client() as client:
@@ -111,11 +116,6 @@ def test_slow_peers_are_cut_off(kept):
                 b"POST /kbs/v0/auth HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n{"
             )
             assert client.receive()[0] == 408
-        # And no TLS at all.
-        with broker.client(plain=True) as client:
-            client.sock.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
-            data = client.sock.recv(100)
-            assert not data.startswith(b"HTTP")
 
 
 def test_slow_peers_hold_no_worker(kept):
@@ -135,9 +135,13 @@ def test_peer_that_does_not_read(kept):
     def answer(_request, _peer):
         return http.Response(200, body)
 
-    with made.running(kept, bounds=QUICK, answer=answer) as broker, broker.client() as client:
+    quick = Bounds(request_s=0.2, write_s=0.2)
+    with made.running(kept, bounds=quick, answer=answer) as broker, broker.client() as client:
         client.send("GET", "/")
-        time.sleep(0.5)
+        deadline = time.monotonic() + made.LIMIT_S
+        while broker.server._open:
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
         got = 0
         with contextlib.suppress(OSError):
             while data := client.sock.recv(1 << 16):
@@ -178,6 +182,34 @@ def test_too_many_connections(kept):
             assert time.monotonic() < deadline
 
 
+def test_one_address_cannot_have_all_connections(kept):
+    bounds = Bounds(connections=20, spare=5, of_peer=2, peer_spare=1)
+    with made.running(kept, bounds=bounds) as broker:
+        first, second = broker.client(), broker.client()
+        guest = Guest(first)
+        nonce = guest.auth()
+        third = broker.client()
+        with pytest.raises(OSError):
+            broker.client()
+        # Another address finds room, who has begun goes on, and others are told.
+        place = ("127.0.0.1", broker.port)
+        with socket.create_connection(place, made.LIMIT_S, ("127.0.0.2", 0)) as raw:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            with context.wrap_socket(raw) as other:
+                other.sendall(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n")
+                assert other.recv(100).startswith(b"HTTP/1.1 200")
+        assert guest.attest(nonce)[0] == 200
+        assert second.ask("GET", "/healthz")[0] == 503
+        for client in (first, second, third):
+            client.sock.close()
+        deadline = time.monotonic() + made.LIMIT_S
+        while broker.server._open:
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        assert not broker.server._of_peer
+
+
 def test_too_much_work(kept):
     gate, begun = threading.Event(), threading.Event()
 
@@ -215,6 +247,20 @@ def test_rates():
     assert len(rate._of_peer) <= 4096
 
 
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("odd", "odd"),
+    ],
+)
+def test_whom_an_address_is_counted_as(address, name):
+    assert counted_as(address) == name
+
+
 def test_rate_over_the_wire(kept):
     rate = Rate(Limit(1, 0), Limit(9, 0))
     with made.running(kept, rate=rate) as broker, broker.client() as client:
@@ -243,11 +289,11 @@ def test_requests_of_one_connection(kept):
 
 
 def test_end_lets_what_is_under_way_finish(kept):
-    begun = threading.Event()
+    begun, gate = threading.Event(), threading.Event()
 
     def answer(_request, _peer):
         begun.set()
-        time.sleep(0.2)
+        assert gate.wait(made.LIMIT_S)
         return http.Response(200, b"{}")
 
     with made.running(kept, answer=answer) as broker:
@@ -255,12 +301,13 @@ def test_end_lets_what_is_under_way_finish(kept):
         client.send("GET", "/")
         assert begun.wait(made.LIMIT_S)
         broker.server.stop()
-        status, fields, _body = client.receive()
-        assert (status, dict(fields)["connection"]) == (200, "close")
-        client.sock.close()
         deadline = time.monotonic() + made.LIMIT_S
         while taken(broker):
             assert time.monotonic() < deadline
+        gate.set()
+        status, fields, _body = client.receive()
+        assert (status, dict(fields)["connection"]) == (200, "close")
+        client.sock.close()
 
 
 def taken(broker):

@@ -60,7 +60,7 @@ def test_one_address_cannot_have_them_all(monkeypatch):
     assert found.begin("a", "snp", now=0) is not None
     assert found.begin("b", "snp", now=0) is not None
     assert found.begin("c", "snp", now=0) is None
-    # What has ended makes room too, when it is needed.
+    # What has ended makes room too.
     assert found.begin("a", "snp", now=sessions.NONCE_S) is not None
     assert len(found._sessions) == 2
     for session in (*first, *found._sessions.copy().values()):
@@ -71,8 +71,12 @@ def test_one_address_cannot_have_them_all(monkeypatch):
 def test_requests_of_a_session_end():
     found = Sessions()
     one = found.begin("a", "snp", now=0)
-    known = [found.is_known(one.name, now=0) for _ in range(sessions.MAX_REQUESTS + 1)]
-    assert known == [*[True] * sessions.MAX_REQUESTS, False]
+    known = [found.is_known(one.name, now=0) for _ in range(sessions.MAX_UNPROVEN + 1)]
+    assert known == [True, True, True, True, False]
+    attested(found, one)
+    left = sessions.MAX_REQUESTS - len(known)
+    known = [found.is_known(one.name, now=0) for _ in range(left + 1)]
+    assert known == [*[True] * left, False]
     assert not found.is_known("", now=0)
     two = found.begin("a", "snp", now=0)
     assert not found.is_known(two.name, now=sessions.NONCE_S)

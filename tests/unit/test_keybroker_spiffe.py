@@ -2,9 +2,11 @@
 """Identities in SPIFFE's form: issued to attested guests, shown for keys, and misused."""
 
 import base64
+import contextlib
 import json
 import ssl
 import time
+import warnings
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -21,7 +23,7 @@ from troth.ciphers import issued_by
 from troth.ciphers.key_agreement import AgreementKey
 from troth.documents import jwe
 from troth.errors import FormatError, UsageError
-from troth.keybroker import issuer
+from troth.keybroker import classes, issuer
 from troth.keybroker.issuer import Issuer
 from troth.keybroker.release import Attested
 from troth.signing import service_certificates as certificates
@@ -142,6 +144,17 @@ def test_refusals(broker, tmp_path):
             assert (status, answer["detail"]) == (401, "boot-finished")
 
 
+def test_no_identity_for_a_class_that_was_retired(broker):
+    with broker.client() as client:
+        guest = Guest(client).handshake()
+        classes.retire(broker.store, "demo", None)
+        status, answer = issued(guest)
+        assert (status, answer["detail"]) == (401, "class-not-active")
+    assert [(item["event"], item["code"]) for item in broker.audit()] == [
+        ("attest", "accepted"), ("issue", "class-not-active"),
+    ]  # fmt: skip
+
+
 def test_an_identity_ends(broker, tmp_path):
     with broker.client() as client:
         guest = Guest(client).handshake()
@@ -213,6 +226,26 @@ def test_bytes_that_are_no_request_and_no_certificate(data):
             read(data)
 
 
+def test_every_version_that_a_request_may_claim():
+    der = bytearray(_csr())
+    for version in range(1, 256):
+        der[der.index(b"\x02\x01") + 2] = version
+        with pytest.raises(FormatError):
+            certificates.request_key(bytes(der))
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_certificates_with_a_changed_byte(data):
+    der = bytearray(_certificate())
+    at = data.draw(st.integers(0, len(der) - 1))
+    der[at] ^= data.draw(st.integers(1, 255))
+    with contextlib.suppress(FormatError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # Its signature is TLS's business: what can be read says no more than it did.
+        assert certificates.svid(bytes(der)).serial
+
+
 @settings(max_examples=60)
 @given(st.data())
 def test_requests_with_a_changed_byte(data):
@@ -226,4 +259,13 @@ def test_requests_with_a_changed_byte(data):
 def _csr(made_once=[]):  # noqa: B006 - made once on purpose
     if not made_once:
         made_once.append(request(ec.derive_private_key(7, ec.SECP256R1())))
+    return made_once[0]
+
+
+def _certificate(made_once=[]):  # noqa: B006 - made once on purpose
+    if not made_once:
+        span = {"not_before": datetime.now(UTC), "not_after": datetime.now(UTC) + timedelta(days=1)}
+        authority = Authority.make(certificates.new_authority_key(), "spiffe://a", **span)
+        key = certificates.request_key(_csr())
+        made_once.append(authority.issue(key, "spiffe://a/vm/demo", **span)[1])
     return made_once[0]

@@ -9,11 +9,11 @@ import pytest
 import made_broker as made
 import made_evidence
 import made_tls
-from troth.boot.key_sources import sources
+from troth.boot.key_sources import kbs_session, sources, spiffe
 from troth.boot.key_sources.sources import Surroundings, Wanted
 from troth.documents import key_uri
 from troth.errors import ProviderError
-from troth.keybroker import classes
+from troth.keybroker import classes, issuer
 from troth.signing import service_certificates
 
 D1 = "11" * 32
@@ -116,3 +116,70 @@ def test_by_an_identity(tmp_path):
         guest = boot(broker, b"\x09" * 32, domain="example.org")
         with guest as found, pytest.raises(ProviderError):
             source(found, "spiffe://example.org/vm/other")
+
+
+@contextmanager
+def spiffe_broker(tmp_path, behind_s):
+    """TLS looks at this machine's clock; the broker's is behind it."""
+    kept = made.kept(tmp_path / "db")
+    clock = made.Clock(int(time.time()) - behind_s)
+    with made.running(kept, clock=clock, trust_domain="example.org") as broker:
+        broker.clock = clock
+        yield broker
+
+
+def test_an_identity_that_ended_while_the_volume_was_formatted(tmp_path):
+    """Else no boot would ever commit, and each would format anew."""
+    with (
+        spiffe_broker(tmp_path, 400) as broker,
+        boot(broker, domain="example.org") as guest,
+    ):
+        own = source(guest, SPIFFE_URI)
+        assert own.release(WANTED).state == "formatting"
+        # The session has ended by then, too.
+        broker.clock.at += issuer.LIFE_S
+        own.commit(1, D1)
+        own.commit(1, D1)
+        codes = [(item["event"], item["code"]) for item in broker.audit()]
+        assert codes == [
+            ("attest", "accepted"), ("issue", "issued"), ("release", "released"),
+            ("attest", "accepted"), ("issue", "issued"), ("commit", "committed"),
+            ("commit", "committed-already"),
+        ]  # fmt: skip
+
+
+def test_an_identity_that_tls_takes_no_more(tmp_path):
+    with (
+        spiffe_broker(tmp_path, issuer.LIFE_S + 60) as broker,
+        boot(broker, domain="example.org") as guest,
+    ):
+        own = source(guest, SPIFFE_URI)
+        with pytest.raises(ProviderError):
+            own.release(WANTED)
+        issued = [item["event"] for item in broker.audit()].count("issue")
+        # Once more, and not again and again.
+        assert issued == 2
+        broker.clock.at += issuer.LIFE_S + 60
+        assert own.release(WANTED).state == "formatting"
+
+
+def test_an_old_identity_is_renewed_before_it_ends(tmp_path):
+    now = made.Clock(0)
+    with spiffe_broker(tmp_path, 0) as broker, boot(broker, domain="example.org") as guest:
+        uri = key_uri.parse(SPIFFE_URI)
+        session = kbs_session.session_with(guest.brokers[0], guest)
+        identity = spiffe.SpiffeIdentity(session, uri, deadline_s=guest.deadline_s, steady=now)
+        own = spiffe.SpiffeSource(identity)
+        own.release(WANTED)
+        now.at = spiffe.RENEW_S - 1
+        own.commit(1, D1)
+        now.at = spiffe.RENEW_S
+        # A no that is one is not asked twice, and costs no further certificate.
+        for _ in range(2):
+            with pytest.raises(ProviderError, match="commit-generation"):
+                own.commit(5, D1)
+        identity.close()
+        assert [item["event"] for item in broker.audit()] == [
+            "attest", "issue", "release", "commit", "issue", "commit", "commit",
+        ]  # fmt: skip
+        assert spiffe.RENEW_S * 2 <= issuer.LIFE_S

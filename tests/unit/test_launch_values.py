@@ -253,7 +253,8 @@ def test_a_stated_value_that_the_bundle_does_not_bear(ovmf, changes, name):
 @pytest.mark.parametrize(
     "changes",
     [{"acpi_aml": "off"}, {"cryptomgr_notests": True}, {"unsigned_modules": True},
-     {"lockdown": "none"}, {"unauthenticated_volumes": ("x",)}],
+     {"lockdown": "none"}, {"unauthenticated_volumes": ("x",)},
+     {"untracked_volumes": ("x",)}],
 )  # fmt: skip
 def test_flags_are_computed(ovmf, changes):
     folder, values = ovmf

@@ -13,7 +13,7 @@ from troth.documents.policy_keys import Broker, Encrypted
 from troth.errors import ManifestError
 from troth.image.inputs import manifest, manifest_keys
 
-#: Ends in line 11; the instance configuration brings network and addresses along.
+#: Ends in line 11; an instance configuration brings addresses along.
 BASE = """\
 [image]
 name = "demo"
@@ -23,9 +23,9 @@ source = "rootfs/"
 [tee]
 snp = "simulated"
 [instance]
-network = ["dhcp"]
 brokers = ["keys"]
-
+[network]
+method = "dhcp"
 """
 BROKER = f'[[broker]]\nname = "keys"\nspki = ["{"ab" * 32}"]\n'
 VOLUME = (
@@ -186,7 +186,7 @@ CA_GOOD = CA + 'server_name = "keys.example"\nnot_before = 2026-01-31\n'
 def test_every_key_of_a_broker(authority):
     text = BASE + CA_GOOD + (
         'protocol = "trustee"\naddresses = ["keys.example:443", "10.0.2.2:8443"]\n'
-    ) + VOLUME  # fmt: skip
+    ) + VOLUME + 'integrity = "none"\n'  # fmt: skip
     assert read(text, authority).brokers == (
         Broker(
             name="keys",
@@ -214,6 +214,12 @@ SPIFFE = VOLUME.replace("kbs:///default/disk-key/data", "spiffe://td.example/vm/
 def test_a_trust_domain_names_its_broker():
     text = BASE + BROKER + 'trust_domain = "td.example"\n' + SPIFFE
     assert read(text).brokers[0].trust_domain == "td.example"
+
+
+def test_a_broker_that_issues_no_identities():
+    text = BASE + BROKER + 'protocol = "trustee"\ntrust_domain = "td.example"\n' + SPIFFE
+    error = refused(text)
+    assert (error.code, error.where) == ("manifest-conflict", f"/src/troth.toml:{AT_BROKER + 4}")
 
 
 def test_two_brokers_each_named():
@@ -463,9 +469,14 @@ def test_a_broker_that_nobody_can_find():
 
 
 def test_a_broker_without_a_way_to_it():
-    error = refused(GOOD.replace('network = ["dhcp"]\n', ""))
-    assert (error.code, error.where) == ("manifest-conflict", f"/src/troth.toml:{AT_VOLUME + 3}")
+    text = GOOD.replace('[network]\nmethod = "dhcp"\n', "")
+    error = refused(text)
+    assert (error.code, error.where) == ("manifest-conflict", f"/src/troth.toml:{AT_VOLUME + 2}")
     assert "[network]" in error.hint
+    # What an instance may choose is used only where [network] asks for it.
+    chosen = text.replace("[instance]", '[instance]\nnetwork = ["dhcp"]')
+    assert refused(chosen).code == "manifest-conflict"
+    assert read(chosen + '[network]\nmethod = "instance"\n').network.method == "instance"
 
 
 @pytest.mark.parametrize("snp", ["none", "required"])
@@ -498,3 +509,27 @@ def test_the_keys_are_those_that_are_read():
     source = Path(manifest_keys.__file__).read_text()
     for key in (*manifest_keys.VOLUME_KEYS, *manifest_keys.BROKER_KEYS):
         assert f'"{key}"' in source.split("FILE_SYSTEM", 1)[1], key
+
+
+REAL = BASE.replace('snp = "simulated"', 'snp = "required"\nvtpm = "none"')
+
+
+def test_a_derived_key_is_this_images_alone():
+    """Policy and ids are the host's to set, so any kernel on the chip would derive the key."""
+    assert read(REAL + SNP + 'blank = "format"\n').encrypted[0].key == "snp:"
+    loose = SNP.replace('"snp:"', '"snp:policy,image_id"')
+    error = refused(REAL + loose)
+    assert error.code == "manifest-conflict"
+    assert error.hint == 'key = "snp:measurement,policy,image_id"'
+    assert read(BASE + loose)
+
+
+def test_nobody_can_make_a_luks2_volume_for_a_derived_key():
+    assert refused(BASE + SNP.replace("headerless", "luks2")).code == "manifest-conflict"
+
+
+def test_what_a_broker_without_states_cannot_have_made():
+    trustee = BROKER + 'protocol = "trustee"\n'
+    assert refused(BASE + trustee + VOLUME).code == "manifest-conflict"
+    assert read(BASE + trustee + VOLUME + 'integrity = "none"\n')
+    assert read(BASE + trustee + VOLUME.replace("headerless", "luks2"))

@@ -164,6 +164,26 @@ def test_of_pyroute2_only_its_messages_are_packed(target):
         assert (wanted.network is not None) == ("virtio_net" in kernel_modules(wanted)), name
 
 
+SEALED = [name for name, wanted in POLICIES.items() if wanted.encrypted]
+
+
+@pytest.mark.parametrize("name", SEALED)
+def test_pid1_has_nothing_of_what_its_worker_uses(target, name):
+    """SECURITY S19: who never loads what handles keys cannot keep one."""
+    eager = imported(target, POLICIES[name])
+    assert {"troth.boot.keys", "troth.boot.volumes"} <= eager
+    rooms = ("troth.volumes", "troth.ciphers", "troth.boot.key_", "cryptography")
+    alone = {"ssl", "_ssl", "json", "hmac", "socket", "troth.linux.keyring"}
+    assert not {module for module in eager if module.startswith(rooms) or module in alone}
+
+
+def test_only_an_image_with_encrypted_volumes_has_anything_that_opens_them():
+    for name in POLICIES:
+        words = (LISTS / f"profile-{name}.txt").read_text().split()
+        found = [word for word in words if word.startswith(("troth.volumes", "troth.boot.key_"))]
+        assert bool(found) == (name in SEALED), name
+
+
 def kernel_modules(wanted):
     chosen = profile.profiles_of(wanted)
     found = profile.kernel_modules(wanted, chosen, profile.load_platform("virtio"))

@@ -34,6 +34,7 @@ RECORD_BYTES = volume_record.RECORD_BYTES
 BLANK = bytes(2 * RECORD_BYTES)
 UNCOUNTED = replace(RELEASED, state=UNSAID)
 FORMATS = replace(VOLUME, blank="format")
+UNTAGGED = replace(VOLUME, integrity="none")
 
 
 def code_of(volume, released, head):
@@ -532,6 +533,9 @@ def test_what_a_verified_volume_lies_on_is_readonly(system):
     opened = opening.open_(mapper, volume, found, committed(old, 1))
     assert opened.map.name == "troth-root-clear"
     assert mapper.live["troth-root-clear"][2]
+    # A disk that the host attaches read-only has room for no next record, and needs none.
+    assert (opened.generation, opened.digest) == (0, "")
+    assert head(found) == head_of((1, old))
 
 
 def test_the_event_of_a_volume_key():
@@ -545,3 +549,41 @@ def test_the_event_of_a_volume_key():
     assert dict(digests)["sha256"] != hashlib.sha256(b"k" * 96).digest()
     _content, others = opening.key_event(VOLUME, b"l" * 96, ("sha256",))
     assert others[0][1] != dict(digests)["sha256"]
+
+
+@pytest.mark.parametrize("slot", [0, 1])
+def test_the_committed_record_stays_wherever_a_host_put_it(system, slot):
+    """Slots that were exchanged lead to no boot that overwrites the record it needs."""
+    data = packed(volume=UNTAGGED, generation=4, sectors=8192)
+    places = [bytes(len(data))] * 2
+    places[slot] = data
+    found = system.disk(head=b"".join(places), integrity="none")
+    opened = headerless.open_(system.mapper(found), UNTAGGED, found, committed(data, 4))
+    assert opened.generation == 5
+    kept = head(found)
+    assert kept[slot * len(data) :][: len(data)] == data
+    assert hashlib.sha256(kept[(1 - slot) * len(data) :][: len(data)]).hexdigest() == opened.digest
+
+
+def test_a_volume_that_was_made_elsewhere(system):
+    """The broker has it in use and has no record of it yet: what is there is committed first."""
+    data = packed(volume=UNTAGGED, generation=1, sectors=8192)
+    found = system.disk(head=head_of((1, data)), integrity="none")
+    released = replace(committed(data, 0), digest="")
+    opened = headerless.open_(system.mapper(found), UNTAGGED, found, released)
+    assert opened.generation == 1
+    kept = head(found)
+    assert kept[RECORD_BYTES:] == data
+    assert hashlib.sha256(kept[:RECORD_BYTES]).hexdigest() == opened.digest
+
+
+def test_an_image_is_never_formatted_over(system):
+    """A broker that calls the disk of a verified image new: nothing is written."""
+    around = replace(UNTAGGED, file_system="", mount="")
+    data = packed(volume=around, generation=1, sectors=8192)
+    found = system.disk(head=head_of((1, data)), integrity="none")
+    released = replace(committed(data, 0), state=FORMATTING, digest="")
+    with pytest.raises(FormatError) as caught:
+        headerless.open_(system.mapper(found), around, found, released)
+    assert caught.value.code == "volume-not-made"
+    assert head(found) == head_of((1, data))

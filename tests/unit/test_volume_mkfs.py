@@ -43,7 +43,7 @@ def test_the_words_of_the_program(program, node, tmp_path):
     program(f'printf "%s\\n" "$@" > {tmp_path}/words; env > {tmp_path}/env; cat > {tmp_path}/in')
     mkfs.make(node, "ext4", uuid=UUID)
     options = "lazy_itable_init=0,lazy_journal_init=0,nodiscard"
-    wanted = ["-q", "-F", "-t", "ext4", "-U", UUID, "-E", options, node]
+    wanted = ["-q", "-F", "-t", "ext4", "-b", "4096", "-U", UUID, "-E", options, node]
     assert (tmp_path / "words").read_text().splitlines() == wanted
     assert "LC_ALL=C" in (tmp_path / "env").read_text()
     # No environment of the caller's, and nothing to read from.

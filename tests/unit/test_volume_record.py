@@ -89,6 +89,7 @@ def test_no_changed_byte_passes(value, key, at, flip):
         {"generation": 8},
         {"data_sectors": 62696},
         {"tcb": 1},
+        {"guest_svn": 1},
         {"nonce": bytes(32)},
     ],
 )
@@ -142,6 +143,19 @@ def test_blank_and_claims():
     forged = (b"TROTHVOL" + bytes(8) + GOOD.uuid).ljust(RECORD_BYTES, b"\0")
     assert volume_record.claims(forged) == GOOD.uuid
     assert code_of(forged) == "record-mac"
+
+
+def test_the_level_of_a_derived_key_is_claimed_before_anything_is_proved():
+    """It chooses the key that the record is then checked with: a lie gives another key."""
+    blank = bytes(RECORD_BYTES)
+    one = volume_record.pack(replace(GOOD, tcb=3 << 56, guest_svn=9), KEY)
+    other = volume_record.pack(GOOD, KEY)
+    assert volume_record.claimed_level(blank + one) == (3 << 56, 9)
+    assert volume_record.claimed_level(one + other) == (3 << 56, 9)
+    assert volume_record.claimed_level(other + blank) == (0, 0)
+    assert volume_record.claimed_level(blank + blank) is None
+    assert volume_record.claimed_level(b"") is None
+    assert volume_record.claimed_level(one[:100]) is None
 
 
 def test_neighbours_take_turns():

@@ -140,3 +140,21 @@ def test_whatever_guests_do(steps, volume):
         assert vs.STATES.index(found.volume.state) >= vs.STATES.index(volume.state)
         assert (found.volume.generation == 0) or found.volume.state == vs.IN_USE
         volume = found.volume
+
+
+def test_a_lease_of_a_clock_that_was_ahead():
+    """It ends a lease after the clock is right again, and not in years."""
+    ahead = 10**9
+    held = vs.release(Volume(state=vs.IN_USE, lease_s=10), A, None, ahead).volume
+    assert vs.held_s(held, 100) == 10
+    first = vs.release(held, B, None, 100)
+    assert (first.code, first.volume) == (vs.LEASED, replace(held, until=110))
+    assert vs.release(first.volume, B, None, 109).code == vs.LEASED
+    assert vs.release(first.volume, B, None, 110).code == vs.RELEASED
+    taken = vs.release(Volume(format_s=50), A, None, ahead).volume
+    first = vs.release(taken, B, None, 100)
+    assert (first.code, first.volume.until) == (vs.BEING_FORMATTED, 150)
+    assert vs.release(first.volume, B, None, 150).code == vs.RELEASED
+    # One that was set back by a little ends no lease before its time.
+    held = vs.release(Volume(state=vs.IN_USE, lease_s=10), A, None, 100).volume
+    assert vs.release(held, B, None, 98).code == vs.LEASED

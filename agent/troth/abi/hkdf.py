@@ -7,18 +7,18 @@ Source: RFC 5869.
 
 from __future__ import annotations
 
-import hmac
+from troth.abi.keyed_digest import digest
 
 DIGEST_BYTES = 32
 
 
 def hkdf_sha256(key: bytes, info: bytes, *, size_bytes: int, salt: bytes = b"") -> bytes:
     """``size_bytes`` (at most 8160) derived from ``key`` for the use ``info``."""
-    prk = hmac.digest(salt or bytes(DIGEST_BYTES), key, "sha256")
+    prk = digest(salt or bytes(DIGEST_BYTES), key)
     found = block = b""
     counter = 0
     while len(found) < size_bytes:
         counter += 1
-        block = hmac.digest(prk, block + info + bytes([counter]), "sha256")
+        block = digest(prk, block + info + bytes([counter]))
         found += block
     return found[:size_bytes]

@@ -13,9 +13,9 @@ Source: SECURITY S9; ``docs/formats.md``, "Volume record".
 
 from __future__ import annotations
 
-from hmac import compare_digest, digest
 from struct import Struct
 
+from troth.abi import keyed_digest
 from troth.errors import FormatError
 from troth.record import record
 
@@ -73,7 +73,7 @@ def pack(value: VolumeRecord, key: bytes) -> bytes:
     )
     body = bytearray(RECORD_BYTES)
     body[: len(head)] = head
-    body[_MAC_OFFSET : _MAC_OFFSET + _MAC_BYTES] = digest(key, bytes(body), "sha256")
+    body[_MAC_OFFSET : _MAC_OFFSET + _MAC_BYTES] = keyed_digest.digest(key, bytes(body))
     return bytes(body)
 
 
@@ -112,8 +112,18 @@ def check(data: bytes, key: bytes) -> VolumeRecord:
         raise FormatError("record-size", f"a record has {RECORD_BYTES} bytes, not {len(data)}")
     found = data[_MAC_OFFSET : _MAC_OFFSET + _MAC_BYTES]
     body = data[:_MAC_OFFSET] + _ZERO_MAC + data[_MAC_OFFSET + _MAC_BYTES :]
-    if not compare_digest(digest(key, body, "sha256"), found):
+    if not keyed_digest.equal(keyed_digest.digest(key, body), found):
         raise FormatError("record-mac", "the record was not made with this volume's key")
+    return shown(data)
+
+
+def shown(data: bytes) -> VolumeRecord:
+    """What the record in ``data`` shows, unproved: for words to people, else only by ``check``.
+
+    Raises ``FormatError``: ``record-form``.
+    """
+    if len(data) != RECORD_BYTES:
+        raise FormatError("record-form", f"a record has {RECORD_BYTES} bytes, not {len(data)}")
     magic, version, svn, uuid, profile, generation, sectors, tcb, nonce = _FIELDS.unpack_from(data)
     text = profile.rstrip(b"\0")
     if (magic, version) != (_MAGIC, _VERSION) or not text.isascii() or b"\0" in text:

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import os
 import resource
+import sys
 
 import troth_baked
 from troth.abi import volume_record
 from troth.boot.key_sources import sources
-from troth.boot.key_sources.platform import Platform
 from troth.boot.key_sources.sources import Surroundings, Wanted
 from troth.boot.keys import HEADER_REFUSED, KEY_REFUSED, VOLUME_REFUSED
 from troth.documents import instance_disk, key_uri
@@ -31,6 +31,7 @@ from troth.volumes import headerless, opening
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from troth.boot.key_sources.platform import Platform
     from troth.boot.key_sources.sources import KeySource
     from troth.documents.policy import Policy
     from troth.documents.policy_keys import Broker, Encrypted
@@ -39,9 +40,12 @@ if TYPE_CHECKING:
 
 _PR_SET_DUMPABLE = 4
 _MOST_SENTENCE = 400
-#: Codes of what a header or record says; everything else that goes wrong has been proved to be
-#: the right volume.
-_HEADER = ("record-", "luks2-", "volume-secret", "volume-weak-key", "integrity-superblock")
+#: Codes of what a header or record says, or costs to look at; everything else that goes wrong
+#: has been proved to be the right volume.
+_HEADER = (
+    "record-", "luks2-", "volume-secret", "volume-weak-key", "volume-profile", "volume-not-made",
+    "integrity-superblock", "bounded-", "argon2-", "pbkdf2-", "af-", "xts-",
+)  # fmt: skip
 
 
 @record
@@ -64,14 +68,14 @@ class Work:
         self._sources: dict[str, KeySource] = {}
         self._released: dict[str, Release] = {}
         self._surroundings: Surroundings | None = None
+        self._asked: Platform | None = None
 
     def release(self) -> list[str]:
         """Get every key; lines for PID 1."""
-        platform = Platform(deadline_s=self.deadline_s)
         self._surroundings = Surroundings(
             _with_addresses(self._policy),
-            evidence=platform.evidence,
-            derived_key=platform.derived_key,
+            evidence=lambda report_data: self._platform().evidence(report_data),
+            derived_key=lambda request: self._platform().derived_key(request),
             deadline_s=self.deadline_s,
         )
         lines = []
@@ -83,6 +87,14 @@ class Work:
             said = f"{found.identity} {volume.key} {volume.name}".encode("ascii", "replace")
             lines.append(f"released {volume.name} {said.hex()}")
         return lines
+
+    def _platform(self) -> Platform:
+        if self._asked is None:
+            # By name: where no key comes from it or after it, no image packs what asks it.
+            __import__(key_uri.PLATFORM)
+            made = sys.modules[key_uri.PLATFORM].Platform
+            self._asked = made(deadline_s=self.deadline_s)
+        return self._asked
 
     def _wanted(self, volume: Encrypted) -> Wanted:
         """A derived key is asked for as the one before was; who lies about it gets another."""

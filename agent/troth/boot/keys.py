@@ -17,12 +17,12 @@ from __future__ import annotations
 
 import os
 import select
-import sys
 import time
 
+from troth.boot import process
 from troth.documents import event_log, stages
 from troth.errors import VeiledRefusal
-from troth.linux import signals
+from troth.linux import rights
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ PUBLIC = (KEY_REFUSED, HEADER_REFUSED, VOLUME_REFUSED)
 
 _PROGRAM = f"from {stages.KEY_WORKER} import main; main()"
 _MOST_BYTES = 64 << 10
-_SIGPIPE = 13
 #: The worker's own deadline is that much earlier, so that it can still say what it waited for.
 _LAST_WORDS_NS = 2_000_000_000
 
@@ -43,27 +42,16 @@ class KeyWorker:
     """The process: ``ask`` it, then ``end`` it."""
 
     def __init__(self, state: State) -> None:
-        words = (sys.executable, "-ISB", "-c", _PROGRAM)
-        reads, self._to = os.pipe2(os.O_CLOEXEC)
-        self._from, writes = os.pipe2(os.O_CLOEXEC)
-        try:
-            self.pid = os.posix_spawn(
-                words[0], words, {},
-                file_actions=[
-                    (os.POSIX_SPAWN_DUP2, reads, 0),
-                    (os.POSIX_SPAWN_DUP2, writes, 1),
-                    # What an unforeseen end would say might name what it held.
-                    (os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0),
-                ],
-                setsid=True,
-                # PID 1 has blocked all signals and ignores some.
-                setsigmask=[],
-                setsigdef=[signals.TERM, signals.INT, signals.HUP, _SIGPIPE],
-            )  # fmt: skip
-        finally:
-            os.close(reads)
-            os.close(writes)
-        state.workers.append(self.pid)
+        # Device mapper needs the one right; all files that it opens are root's.
+        self._process = process.start(
+            state, _PROGRAM, capabilities=(rights.CAP_SYS_ADMIN,), quiet=True
+        )
+        self._to, self._from = self._process.tells, self._process.said
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
 
     def tell(self, line: str) -> None:
         """One line; a worker that has ended is heard of by ``ask``."""
@@ -104,9 +92,7 @@ class KeyWorker:
         """Kill it, whatever it is doing, and wait: its memory is given back before this returns."""
         os.close(self._to)
         os.close(self._from)
-        os.kill(self.pid, signals.KILL)
-        os.waitpid(self.pid, 0)
-        state.workers.remove(self.pid)
+        self._process.end(state)
 
 
 def run(state: State) -> None:

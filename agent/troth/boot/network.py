@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import os
 import select
-import sys
 import time
 
+from troth.boot import process
 from troth.errors import Refusal
-from troth.linux import rights, signals
+from troth.linux import rights
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
-
     from troth.boot.state import State
 
 #: Beyond the policy's time, for the process to end its wait and say so itself.
@@ -48,7 +46,7 @@ def run(state: State) -> None:
     if rules is None:
         raise RuntimeError("no network in the policy")
     end_ns = time.monotonic_ns() + rules.timeout_s * 1_000_000_000
-    worker = Worker(state, (sys.executable, "-ISB", "-c", _PROGRAM, str(end_ns)))
+    worker = Worker(state, _PROGRAM, str(end_ns))
     state.network = worker
     words = worker.hear(end_ns / 1e9 + _GRACE_S - time.monotonic(), code="network-timeout")
     if words[:1] != ["up"]:
@@ -57,19 +55,15 @@ def run(state: State) -> None:
 
 
 class Worker:
-    """The process, from PID 1's side. ``program``: the words that start it."""
+    """The process, from PID 1's side. ``program``: Python text, with its ``words``."""
 
-    def __init__(self, state: State, program: tuple[str, ...]) -> None:
+    def __init__(self, state: State, program: str, *words: str) -> None:
         self._state = state
         self._open = True
-        hears, self._tells = os.pipe()
-        self._said, says = os.pipe()
-        self._pid = os.fork()
-        if not self._pid:
-            _become(program, hears, says)
-        state.workers.append(self._pid)
-        os.close(hears)
-        os.close(says)
+        self._process = process.start(
+            state, program, *words, capabilities=(rights.CAP_NET_ADMIN, rights.CAP_NET_RAW)
+        )
+        self._tells, self._said = self._process.tells, self._process.said
 
     def hear(self, timeout_s: float, *, code: str) -> list[str]:
         """The words of the next line; ``code``: the code where it takes longer.
@@ -106,20 +100,4 @@ class Worker:
         if self.hear(_DOWN_S, code="network-down") != ["down"]:
             raise Refusal("network-worker", "its process did not say that all is down")
         os.close(self._said)
-        os.kill(self._pid, signals.KILL)
-        os.waitpid(self._pid, 0)
-        self._state.workers.remove(self._pid)
-
-
-def _become(program: tuple[str, ...], hears: int, says: int) -> NoReturn:
-    # The child: any failure ends here, never in a second PID 1.
-    try:
-        os.setsid()
-        os.dup2(hears, 0)
-        os.dup2(says, 1)
-        rights.bound_capabilities(rights.CAP_NET_ADMIN, rights.CAP_NET_RAW)
-        rights.no_new_privileges()
-        signals.restore_defaults()
-        os.execve(program[0], program, {})
-    finally:
-        os._exit(1)
+        self._process.end(self._state)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from troth.documents.policy import Volume
     from troth.documents.policy_keys import Encrypted
 
-NO_OVERLAY = "none"
+NO_OVERLAY, IN_MEMORY = "none", "tmpfs"
 
 
 def run(state: State) -> None:
@@ -45,7 +45,7 @@ def run(state: State) -> None:
 def _mount_upper(state: State) -> None:
     """What the writable layer lies on: memory, or a volume that nobody else can write."""
     name = state.policy.overlay
-    if name == "tmpfs":
+    if name == IN_MEMORY:
         mount("tmpfs", UPPER, flags=TIGHT, data="mode=0755,size=50%")
         return
     for sealed in state.policy.encrypted:

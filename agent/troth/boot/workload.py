@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 
+from troth.boot.root import IN_MEMORY, NO_OVERLAY, upper_of
 from troth.boot.state import LOWER, SYSROOT
 from troth.documents import event_log
 from troth.errors import Refusal
@@ -22,11 +23,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from troth.boot.state import State
+    from troth.documents.policy import Policy
     from troth.measure.workload import Entry
 
 
 def run(state: State) -> None:
-    """Extend the ``workload`` event; raise ``Refusal`` ``workload-missing``."""
+    """Extend the ``workload`` event; raise ``Refusal`` ``workload-missing``, ``workload-shadowed``.
+
+    A writable layer that lasts may hold what somebody put below these paths in an earlier
+    boot. The bind would hide it, but whoever did that is to be heard of (SECURITY S8).
+    """
+    if state.policy.overlay not in (NO_OVERLAY, IN_MEMORY):
+        _check_layer(state.policy)
     # Without a root the workload lies in the measured initramfs itself.
     base = LOWER if state.policy.volumes else ""
     try:
@@ -39,6 +47,19 @@ def run(state: State) -> None:
     target = SYSROOT if base else ""
     for path in state.policy.workload:
         bind(base + path, target + path, flags=MS_RDONLY | MS_NODEV)
+
+
+def _check_layer(policy: Policy) -> None:
+    for path in policy.workload:
+        for above in policy.overlay_paths:
+            prefix = above.rstrip("/")
+            if path != above and not path.startswith(f"{prefix}/"):
+                continue
+            held = f"{upper_of(above)}/upper{path[len(prefix) :]}"
+            if path != above and os.path.lexists(held):
+                raise Refusal("workload-shadowed", f"the writable layer holds {path}")
+            if path == above and os.listdir(held):
+                raise Refusal("workload-shadowed", f"the writable layer holds files in {path}")
 
 
 def _entries(base: str, paths: tuple[str, ...]) -> Iterator[Entry]:

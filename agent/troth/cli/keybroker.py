@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from troth.cli import broker_database
 from troth.documents import strict
-from troth.keybroker import classes, listing, resources
+from troth.keybroker import classes, listing, resources, volume_state
 
 if TYPE_CHECKING:
     from typing import Protocol
@@ -65,8 +65,8 @@ def _line(item: Resource, at: int) -> str:
     said = f"volume {item.path}: {volume.state}, generation {volume.generation}, for {images}"
     said += f", {item.uuid} {item.profile}"
     if volume.holder:
-        left = volume.until - at
-        held = f"for {left} s more" if left > 0 else "no longer"
+        left_s = volume_state.held_s(volume, at)
+        held = f"for {left_s} s more" if left_s else "no longer"
         said += f"; held {held} by {volume.holder.hex()[:16]}"
     if volume.taken_over:
         said += f"; taken over {volume.taken_over} times: boots anew, or clones"

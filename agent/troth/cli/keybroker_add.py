@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``troth keybroker add``: a class of guests, a volume, another secret; or a class activated."""
+"""``troth keybroker add``: a class of guests, a volume, another secret, or who may have one."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         svn: int | None
         volume: str | None
         resource: str | None
+        grant: str | None
         file: str | None
         image: list[str]
         uuid: str | None
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 
 GENERATED = "generated"
-_WHAT = ("reference", "activate", "volume", "resource")
+_WHAT = ("reference", "activate", "volume", "resource", "grant")
 _MAX_S = 30 * 86400
 _MAX_KEY_BYTES = 64
 
@@ -55,7 +56,7 @@ def add(options: Options) -> int:
     """
     given = [name for name in _WHAT if getattr(options, name) is not None]
     if len(given) != 1:
-        raise _wrong("give one of --reference, --activate, --volume and --resource")
+        raise _wrong("give one of --reference, --activate, --volume, --resource and --grant")
     _fitting(options, given[0])
     if options.reference is not None:
         return _class(options, options.reference)
@@ -63,6 +64,11 @@ def add(options: Options) -> int:
         with broker_database.opened(options.db, needs_keys=False) as store:
             versions = classes.activate(store, options.activate, options.svn)
         return _say(f"{options.activate}: active svn {', '.join(str(n) for n in versions)}")
+    if options.grant is not None:
+        images = _images(options.image)
+        with broker_database.opened(options.db, needs_keys=False) as store:
+            path = resources.grant(store, options.grant, images).path
+        return _say(f"{path}: also for {', '.join(images)}")
     if options.volume is not None:
         return _volume(options, options.volume)
     return _opaque(options, options.resource or "")
@@ -75,6 +81,7 @@ def _fitting(options: Options, what: str) -> None:
         "activate": ("svn",),
         "volume": ("image", "uuid", "in_use", "generation", "record", "lease", "format_time"),
         "resource": ("image", "file"),
+        "grant": ("image",),
     }
     for name in sorted({name for names in own.values() for name in names} - set(own[what])):
         if getattr(options, name):

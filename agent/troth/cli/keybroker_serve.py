@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 import signal
 import socket
@@ -24,6 +25,7 @@ from troth.signing import service_certificates
 from troth.signing.es256 import TokenKey
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Protocol
 
     from troth.keybroker.appraisal import StrictPolicy
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
 _POLICY = "policy"
 _MAX_POLICY_BYTES = 1 << 20
+_HOST_OF_GUEST = "10.0.2.2"
 _ANY = ("0.0.0.0", "::")  # noqa: S104 - what no certificate names
 
 
@@ -82,20 +85,28 @@ def serve(options: Options) -> int:
         )
         try:
             with _listener(host, port) as listener:
-                shown = f"{_bracketed(host)}:{listener.getsockname()[1]}"
-                _introduce(kept, shown, certificate, domain)
-                asyncio.run(
-                    _until_told(Server(broker.answer, context, knows=broker.knows), listener)
+                server = Server(broker.answer, context, knows=broker.knows)
+                port = listener.getsockname()[1]
+                said = _introduction(
+                    kept,
+                    f"{_bracketed(host)}:{port}",
+                    _reached(host, options.name, port),
+                    certificate,
+                    domain,
                 )
+                asyncio.run(_until_told(server, listener, said))
         finally:
             audit.close()
     return 0
 
 
-async def _until_told(server: Server, listener: socket.socket) -> None:
+async def _until_told(server: Server, listener: socket.socket, text: str) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop)
+    # Whoever reads this may end it from here on.
+    sys.stdout.write(text)
+    sys.stdout.flush()
     await server.run(listener)
 
 
@@ -116,22 +127,41 @@ def _policy(kept: Store, given: StrictPolicy | None) -> StrictPolicy:
     return appraisal.strict_policy(before, where=f"{kept.folder}, policy")
 
 
-def _introduce(kept: Store, shown: str, certificate: bytes, domain: str) -> None:
+def _introduction(kept: Store, at: str, reached: str, certificate: bytes, domain: str) -> str:
+    """What people read: where it listens, and the lines for guests that reach it there."""
     pin = service_certificates.spki_sha256(certificate)
     lines = [
-        f"troth keybroker: {kept.kind} guests, on https://{shown}",
+        f"troth keybroker: {kept.kind} guests, on https://{at}",
         f"SPKI SHA-256 of its key: {pin}",
         "in troth.toml:",
         "[[broker]]",
         'name = "keybroker"',
         'protocol = "troth"',
-        f"addresses = [{json.dumps(shown)}]",
+        f"addresses = [{reached}",
         f'spki = ["{pin}"]',
     ]
     if domain:
         lines.append(f"trust_domain = {json.dumps(domain)}")
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
-    sys.stdout.flush()
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _reached(host: str, names: Sequence[str], port: int) -> str:
+    """The rest of the line of addresses: the names given, or where a local guest finds it."""
+    if names or not _is_local(host):
+        places = [f"{_bracketed(name)}:{port}" for name in names or (host,)]
+        return ", ".join(json.dumps(place) for place in places) + "]"
+    return (
+        f"\"{_HOST_OF_GUEST}:{port}\"]  # as QEMU's user network has it; else this machine's name"
+    )
+
+
+def _is_local(host: str) -> bool:
+    """Whether ``host`` is no address that another machine could ask at."""
+    try:
+        found = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return found.is_loopback or found.is_unspecified
 
 
 def _address(text: str) -> tuple[str, int]:

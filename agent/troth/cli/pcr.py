@@ -68,6 +68,12 @@ def predict(options: PredictOptions) -> int:
     if digest is not None:
         text = base64.b64encode(digest).decode("ascii")
         sys.stdout.write(f"instance configuration, HOST_DATA: {digest.hex()} ({text})\n")
+    if policy.encrypted:
+        names = ", ".join(volume.name for volume in policy.encrypted)
+        sys.stdout.write(
+            f"without the events of keys ({names}): they go to PCR 15 and the software register,"
+            " and nobody knows their digests in advance\n"
+        )
     for case in computed:
         sys.stdout.write(f"{case.form}, TPM {case.tpm}: {case.cmdline}\n")
         sys.stdout.write(_lines(getattr(case, options.at)))

@@ -158,6 +158,8 @@ def _notes(flags: Flags) -> Iterator[str]:
         yield f"overlay = {flags.overlay}: can be written over the verified root at {paths}"
     for name in flags.unauthenticated_volumes:
         yield f"volume {name} is not authenticated: the host can change its data unnoticed"
+    for name in flags.untracked_volumes:
+        yield f"volume {name} is not counted: the host can put back an older state between boots"
 
 
 def _safe(text: str) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``troth volume check``: every check of a header, in words or JSON.
+"""``troth volume check``: which kind of volume it is, and every check of a LUKS2 header.
 
 The judging is ``troth.volumes.luks2_profile``'s. Must never print a key, nor try one on a
 header that was refused.
@@ -8,23 +8,23 @@ header that was refused.
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from troth.abi import luks2
-from troth.cli import volume_key
-from troth.documents import strict, volume_profile_file
+from troth.cli import volume_check_headerless, volume_key
+from troth.cli.volume_verdict import Verdict, show
+from troth.documents import volume_profile_file
+from troth.documents.policy_keys import HEADERLESS, LUKS2
 from troth.documents.volume_profile import VolumeProfile
 from troth.errors import FormatError, UsageError
-from troth.volumes import header_area, luks2_open, luks2_profile
+from troth.record import replace
+from troth.volumes import header_area, headerless_checks, luks2_open, luks2_profile
 from troth.volumes.luks2_reasons import WHY
 
 if TYPE_CHECKING:
     from troth.volumes.luks2_profile import Accepted
     from troth.volumes.luks2_rules import Check
-
-SCHEMA = "troth-volume-check-v1"
 
 
 class Options(Protocol):
@@ -33,19 +33,33 @@ class Options(Protocol):
     header: str
     key_file: str | None
     raw_key: bool
+    format: str | None
+    integrity: str | None
+    uuid: str | None
+    record: str | None
     profile: str | None
     json: bool
 
 
 def check(options: Options) -> int:
-    """Judge the header; 0 where it is accepted, and opened where a key is given, else 1.
+    """Judge the volume; 0 where it is accepted, and opened where a key is given, else 1.
 
-    Raises ``UsageError``: ``volume-profile-file``, ``key-file``, and ``HostError`` where the
-    key cannot be tried.
+    Raises ``UsageError``: ``volume-profile-file``, ``volume-uuid``, ``volume-record``,
+    ``key-file``, and ``HostError`` where the key cannot be tried.
     """
     if options.raw_key and options.key_file is None:
         raise UsageError("usage", "--raw-key says how --key-file is read; give both")
-    profile = _profile(options.profile)
+    profile = _expected(options)
+    disk = headerless_checks.read(options.header)
+    format_ = options.format or (HEADERLESS if disk.has_record else LUKS2)
+    if format_ == HEADERLESS:
+        return show(options, volume_check_headerless.judge(options, disk, profile))
+    if options.record is not None:
+        raise UsageError("usage", "--record is of a volume without a header")
+    return show(options, _luks2(options, profile))
+
+
+def _luks2(options: Options, profile: VolumeProfile) -> Verdict:
     area = header_area.read_file(options.header)
     found, accepted = _judge(area, profile)
     opened: bool | None = None
@@ -54,30 +68,35 @@ def check(options: Options) -> int:
     copy = luks2.selected(luks2.pair(area))
     refused = [item for item in found if not item.passed]
     code = refused[0].code if refused else "luks2-key" if opened is False else ""
-    tree: dict[str, object] = {
-        "schema": SCHEMA,
-        "volume": volume_key.printable(options.header),
-        "uuid": copy.header.uuid if copy is not None else "",
-        "profile": profile.text,
-        "verdict": "refused" if code else "accepted",
-        "code": code,
-        "opened": opened,
-        "checks": [
-            {
-                "code": item.code,
-                "verdict": "pass" if item.passed else "fail",
-                "expected": item.expected,
-                "observed": item.observed,
-                "why": WHY[item.code],
-            }
-            for item in found
-        ],
-    }
-    if options.json:
-        sys.stdout.write(strict.pretty(tree).decode())
+    if refused:
+        last = f"refused: {len(refused)} of {len(found)} checks; no key was tried"
+    elif opened is False:
+        last = "refused: luks2-key: the header is as expected, the key does not open it"
     else:
-        _show(tree, found, profile, opened=opened)
-    return 1 if code else 0
+        last = "accepted" + (", and the key opens it" if opened else "; no key was tried")
+    return Verdict(
+        uuid=copy.header.uuid if copy is not None else "",
+        profile=profile.text,
+        code=code,
+        opened=opened,
+        rows=tuple((item, "", WHY[item.code]) for item in found),
+        last=last,
+    )
+
+
+def _expected(options: Options) -> VolumeProfile:
+    """The profile with what is said beside it."""
+    profile = _profile(options.profile)
+    if options.uuid is not None:
+        profile = replace(profile, uuid=volume_key.uuid(options.uuid))
+    if options.integrity is None:
+        return profile
+    try:
+        return replace(profile, integrity=options.integrity)
+    except FormatError as error:
+        raise UsageError(
+            "volume-profile-file", error.message, where=options.profile or ""
+        ) from None
 
 
 def _profile(name: str | None) -> VolumeProfile:
@@ -118,31 +137,3 @@ def _opens(accepted: Accepted, area: bytes, options: Options) -> bool:
             raise
         return False
     return True
-
-
-def _show(
-    tree: dict[str, object], found: list[Check], profile: VolumeProfile, *, opened: bool | None
-) -> None:
-    lines = [f"volume {tree['volume']} {tree['uuid']}", f"profile {profile.text}"]
-    width = max(len(item.code) for item in found)
-    for item in found:
-        if item.passed:
-            lines.append(f"   pass  {item.code:<{width}}  {item.expected}: {item.observed}")
-        else:
-            lines.append(
-                f"-> fail  {item.code:<{width}}  expected {item.expected}; seen: {item.observed}"
-            )
-            lines.append(f"         {'':<{width}}  why: {WHY[item.code]}")
-    refused = sum(not item.passed for item in found)
-    if refused:
-        lines.append(f"refused: {refused} of {len(found)} checks; no key was tried")
-    elif opened is False:
-        lines.append("refused: luks2-key: the header is as expected, the key does not open it")
-    else:
-        lines.append("accepted" + (", and the key opens it" if opened else "; no key was tried"))
-    sys.stdout.write("".join(f"{_safe(line)}\n" for line in lines))
-
-
-def _safe(text: str) -> str:
-    """``text`` without control characters: a header is not ours."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)

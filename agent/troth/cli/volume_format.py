@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import os
 import sys
-import uuid
-from typing import TYPE_CHECKING, Protocol
+from hashlib import sha256
+from typing import Protocol
+from uuid import uuid4
 
+from troth.abi import volume_record
 from troth.cli import volume_headerless, volume_key
 from troth.cli.terminal import Terminal
 from troth.documents import strict
+from troth.documents.policy_keys import HEADERLESS
 from troth.documents.volume_profile import VolumeProfile
 from troth.errors import UsageError
-from troth.volumes import luks2_image, luks2_write
-
-if TYPE_CHECKING:
-    from troth.volumes.luks2_write import Written
+from troth.volumes import header_area, headerless_write, luks2_write
+from troth.volumes.headerless_write import GENERATION
+from troth.volumes.laid_out import LaidOut, write
 
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _MAX_DIGITS = 9
+_DATA_OFFSET = "16M"
 
 
 class Options(Protocol):
@@ -36,7 +39,7 @@ class Options(Protocol):
     uuid: str | None
     size: str | None
     content: str | None
-    data_offset: str
+    data_offset: str | None
     overwrite: bool
     json: bool
 
@@ -45,11 +48,44 @@ def format_(options: Options) -> int:
     """Make the volume and say what it is; 0.
 
     Raises ``UsageError``: ``volume-uuid``, ``volume-size``, ``key-file``, and what
-    ``troth.volumes`` raises.
+    ``volume_headerless`` and ``troth.volumes`` raise.
     """
-    if options.format == "headerless":
-        volume_headerless.format_(options)
-    profile = VolumeProfile(integrity=options.integrity, uuid=_uuid(options.uuid))
+    uuid = str(uuid4()) if options.uuid is None else volume_key.uuid(options.uuid)
+    if options.format == HEADERLESS:
+        laid_out, profile = volume_headerless.laid_out(options, uuid), headerless_write.PROFILE
+    else:
+        expected = VolumeProfile(integrity=options.integrity, uuid=uuid)
+        laid_out, profile = _luks2(options, expected), expected.text
+    with Terminal().passing_bar("encrypting") as update:
+        made = write(
+            options.device,
+            laid_out,
+            size_bytes=size(options.size) if options.size is not None else 0,
+            content=options.content or "",
+            overwrite=options.overwrite,
+            progress=update,
+        )
+    complete = bool(laid_out.key)
+    tree: dict[str, object] = {
+        "schema": "troth-volume-format-v1",
+        "device": volume_key.printable(options.device),
+        "format": options.format,
+        "uuid": uuid,
+        "profile": profile,
+        "size_bytes": made.size_bytes,
+        "data_offset_bytes": laid_out.data_offset_bytes,
+        "complete": complete,
+        "generation": GENERATION if complete else 0,
+        "record": _record(options.format, made.head) if complete else "",
+    }
+    if options.json:
+        sys.stdout.write(strict.pretty(tree).decode())
+    else:
+        _print(tree)
+    return 0
+
+
+def _luks2(options: Options, profile: VolumeProfile) -> LaidOut:
     passphrase = volume_key.passphrase(
         options.key_file, raw=options.raw_key, uuid=profile.uuid, profile=profile.text
     )
@@ -57,19 +93,22 @@ def format_(options: Options) -> int:
         profile,
         passphrase,
         random=os.urandom,
-        data_offset_bytes=size(options.data_offset),
+        data_offset_bytes=size(options.data_offset or _DATA_OFFSET),
     )
-    with Terminal().passing_bar("encrypting") as update:
-        size_bytes = luks2_image.write(
-            options.device,
-            written,
-            size_bytes=size(options.size) if options.size is not None else 0,
-            content=options.content or "",
-            overwrite=options.overwrite,
-            progress=update,
-        )
-    _print(options, written, size_bytes)
-    return 0
+    return LaidOut(
+        head=lambda _room_bytes: written.head,
+        data_offset_bytes=written.data_offset_bytes,
+        key=bytes(written.volume_key) if written.table.integrity is None else b"",
+        sector_bytes=written.table.sector_bytes,
+    )
+
+
+def _record(format_: str, head: bytes) -> str:
+    """What a broker that counts holds the disk against when it is opened for the first time."""
+    if format_ == HEADERLESS:
+        at = volume_record.slot(GENERATION) * volume_record.RECORD_BYTES
+        return sha256(head[at : at + volume_record.RECORD_BYTES]).hexdigest()
+    return sha256(head.ljust(header_area.AREA_BYTES, b"\0")).hexdigest()
 
 
 def size(text: str) -> int:
@@ -83,42 +122,15 @@ def size(text: str) -> int:
     return int(digits) * unit
 
 
-def _uuid(text: str | None) -> str:
-    if text is None:
-        return str(uuid.uuid4())
-    try:
-        found = str(uuid.UUID(text))
-    except ValueError:
-        found = ""
-    if found != text.lower():
-        raise UsageError(
-            "volume-uuid",
-            f"{text!r} is not a UUID",
-            hint="write it as 8-4-4-4-12 hexadecimal digits",
-        )
-    return found
-
-
-def _print(options: Options, written: Written, size_bytes: int) -> None:
-    profile = written.accepted.profile
-    found: dict[str, object] = {
-        "schema": "troth-volume-format-v1",
-        "device": volume_key.printable(options.device),
-        "format": options.format,
-        "uuid": profile.uuid,
-        "profile": profile.text,
-        "size_bytes": size_bytes,
-        "data_offset_bytes": written.data_offset_bytes,
-        "complete": written.table.integrity is None,
-    }
-    if options.json:
-        sys.stdout.write(strict.pretty(found).decode())
-        return
-    print(f"volume    {options.device} {size_bytes} bytes, {profile.text}")
-    print(f"uuid      {profile.uuid}")
-    print(f"data      from {written.data_offset_bytes}")
-    if written.table.integrity is not None:
+def _print(tree: dict[str, object]) -> None:
+    print(f"volume     {tree['device']} {tree['size_bytes']} bytes, {tree['profile']}")
+    print(f"uuid       {tree['uuid']}")
+    print(f"data       from {tree['data_offset_bytes']}")
+    if tree["complete"]:
+        print(f"generation {tree['generation']}")
+        print(f"record     {tree['record']}")
+    else:
         print(
-            f"integrity the kernel writes the superblock of dm-integrity to"
-            f" {written.data_offset_bytes}, and the tags, when the volume is first used"
+            f"integrity  the superblock of dm-integrity at {tree['data_offset_bytes']} and the tags"
+            " behind it are still to be written, by a kernel"
         )

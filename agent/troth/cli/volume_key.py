@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from uuid import UUID
 
 from troth.errors import UsageError
 from troth.volumes import keys
@@ -29,9 +30,14 @@ def passphrase(name: str, *, raw: bool, uuid: str, profile: str) -> bytes:
 
     Raises ``UsageError`` ``key-file``.
     """
-    found = read(name)
     if raw:
-        return found
+        return read(name)
+    return keys.passphrase(source(name), uuid=uuid, profile=profile)
+
+
+def source(name: str) -> bytes:
+    """The source key in the file: 32 to 64 bytes; ``UsageError`` ``key-file``."""
+    found = read(name)
     if not keys.LEAST_BYTES <= len(found) <= keys.MOST_BYTES:
         raise UsageError(
             "key-file",
@@ -40,7 +46,22 @@ def passphrase(name: str, *, raw: bool, uuid: str, profile: str) -> bytes:
             where=name,
             hint="openssl rand -out FILE 32 makes one; --raw-key takes the bytes as a passphrase",
         )
-    return keys.passphrase(found, uuid=uuid, profile=profile)
+    return found
+
+
+def uuid(text: str) -> str:
+    """``text`` in lower case, as 8-4-4-4-12; ``UsageError`` ``volume-uuid`` where it is no UUID."""
+    try:
+        found = str(UUID(text))
+    except ValueError:
+        found = ""
+    if found != text.lower():
+        raise UsageError(
+            "volume-uuid",
+            f"{text!r} is not a UUID",
+            hint="write it as 8-4-4-4-12 hexadecimal digits",
+        )
+    return found
 
 
 def printable(name: str) -> str:

@@ -139,6 +139,7 @@ CHECKS = (
     CheckName("module-signatures", EVIDENCE, _A, "packed kernel modules are signed"),
     CheckName("io-errors", EVIDENCE, _A, "unreadable verified data stops the guest"),
     CheckName("volume-integrity", EVIDENCE, _A, "the host can change no volume unnoticed"),
+    CheckName("volume-freshness", EVIDENCE, _S, "a broker counts the boots of every volume"),
     CheckName("acpi-protection", EVIDENCE, _A, "the host's ACPI code cannot reach memory"),
 )
 

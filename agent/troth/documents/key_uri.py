@@ -17,6 +17,7 @@ from troth.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from troth.documents.policy_keys import Broker
     from troth.documents.resource_path import ResourcePath
 
 KBS, SPIFFE, SNP, RANDOM, FILE = "kbs", "spiffe", "snp", "random", "file"
@@ -38,8 +39,8 @@ PINNED_CA = "troth.ciphers.issued_by"
 
 MAX_CHARACTERS = 1024
 SNP_FIELDS = ("measurement", "policy", "image_id", "family_id", "guest_svn", "tcb")
-SNP_DEFAULT = ("policy", "image_id", "family_id")
-"""Not the launch digest, so that a new version of an image opens what an old one wrote."""
+SNP_DEFAULT = ("measurement", "policy")
+"""No other guest on the chip has the launch digest; policy and ids are the host's to set."""
 
 _LOWER = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
 _SEGMENT = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ-._") | _LOWER
@@ -118,6 +119,13 @@ def modules(uri: KeyUri, *, by_issuer: bool = False) -> tuple[str, ...]:
     if by_issuer and uri.scheme in WITH_BROKER:
         found.append(PINNED_CA)
     return tuple(found)
+
+
+def fitting(uri: KeyUri, brokers: tuple[Broker, ...]) -> tuple[Broker, ...]:
+    """Those of ``brokers`` that ``uri``, of a scheme ``WITH_BROKER``, can mean; one is right."""
+    if uri.scheme == SPIFFE:
+        return tuple(item for item in brokers if item.trust_domain == uri.trust_domain)
+    return tuple(item for item in brokers if uri.broker in ("", item.name))
 
 
 def is_name(text: str) -> bool:

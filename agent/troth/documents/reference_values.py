@@ -128,7 +128,8 @@ class Flags:
     signature (S33); ``io_error``: "panic", or "survivable" on kernels that
     cannot panic on unreadable blocks (S34); ``simulated``: made for the simulated
     secure processor (S23); ``unauthenticated_volumes``: names of volumes whose
-    host can change data unnoticed.
+    host can change data unnoticed; ``untracked_volumes``: of those it can put back
+    to an older state between boots, because nobody counts (S9).
     """
 
     acpi_aml: str
@@ -141,6 +142,7 @@ class Flags:
     overlay_paths: tuple[str, ...]
     simulated: bool = False
     unauthenticated_volumes: tuple[str, ...] = ()
+    untracked_volumes: tuple[str, ...] = ()
 
 
 @record

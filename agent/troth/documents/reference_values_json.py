@@ -269,6 +269,7 @@ def _flags(reader: Reader) -> Flags:
         overlay_paths=reader.texts("overlay_paths"),
         simulated=reader.boolean("simulated"),
         unauthenticated_volumes=reader.texts("unauthenticated_volumes"),
+        untracked_volumes=reader.texts("untracked_volumes"),
     )
     reader.close()
     return flags

@@ -12,9 +12,7 @@ Format: docs/formats.md, "Volume key".
 
 from __future__ import annotations
 
-import hmac
-
-from troth.abi import hkdf
+from troth.abi import hkdf, keyed_digest
 from troth.documents import base64_text, strict
 from troth.errors import FormatError
 from troth.record import record
@@ -89,7 +87,7 @@ def parse(data: bytes, *, where: str = "") -> VolumeKey:
     mac = own.digest("mac", size_bytes=32)
     own.close()
     _check(found, where)
-    if not hmac.compare_digest(mac, _mac(found.key, _labelled(found))):
+    if not keyed_digest.equal(mac, _mac(found.key, _labelled(found))):
         raise FormatError(
             "volume-key-mac",
             "the label of a volume key was not made with that key",
@@ -145,4 +143,4 @@ def _labelled(value: VolumeKey) -> dict[str, object]:
 
 def _mac(key: bytes, tree: dict[str, object]) -> str:
     own = hkdf.hkdf_sha256(key, _LABEL, size_bytes=32)
-    return hmac.digest(own, strict.canonical(tree), "sha256").hex()
+    return keyed_digest.digest(own, strict.canonical(tree)).hex()

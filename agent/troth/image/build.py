@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING
 from troth.documents import policy_json
 from troth.documents.policy import Verity
 from troth.errors import BuildError, ManifestError
-from troth.image import launch_files, policy_compile, provenance, reference, workload_entries
+from troth.image import (
+    launch_files,
+    policy_compile,
+    provenance,
+    reference,
+    volume_warnings,
+    workload_entries,
+)
 from troth.image.inputs import interpreter, kernel
 from troth.image.packing import entry, initramfs, module_closure, profile
 from troth.image.roots import root, root_lint
@@ -157,7 +164,7 @@ def make(
         troth_files=collected.troth_files,
         root_packages=root_packages,
         unsigned_modules=tuple(item.name for item in modules.modules if not item.signed),
-        warnings=(*lint.warnings, *launches.warnings),
+        warnings=(*lint.warnings, *launches.warnings, *volume_warnings.warnings(policy)),
         launches=launches,
     )
 

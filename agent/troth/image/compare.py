@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
+from troth.documents import event_log
 from troth.documents.policy import OPTIONAL
 from troth.image import reference
 from troth.measure.boot_registers import claimed_instance
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from troth.documents.policy import Policy
 
 _SHOWN = 120
+#: What no bundle predicts whole: the digests are keyed, and brokers have more than one key.
+_OF_KEYS = (event_log.KEY_RELEASE, event_log.VOLUME_KEY)
 
 
 def first_difference(
@@ -35,6 +38,10 @@ def first_difference(
     instance configuration that it must be; None accepts the one that the log
     claims, in its place, where the policy takes any.
     """
+    keyed = _keys_differ(events, policy)
+    if keyed:
+        return keyed
+    events = tuple(event for event in events if event.kind not in _OF_KEYS)
     best: tuple[int, tuple[Event, ...]] = (-1, ())
     boots = itertools.product(
         reference.cmdlines(policy),
@@ -58,16 +65,60 @@ def first_difference(
             best = (agreed, expected)
     place, expected = best
     if place == len(events):
-        ended = f"ends after record {place - 1}" if place else "is empty: it ends"
+        ended = f"ends after record {events[-1].number}" if events else "is empty: it ends"
         return f"the log {ended}, before {expected[place].kind}"
     found = events[place]
     if place >= len(expected):
-        return f"record {place} ({found.kind}) comes after the last expected one"
+        return f"record {found.number} ({found.kind}) comes after the last expected one"
     wanted = expected[place]
     return (
-        f"record {place}: found {found.kind} in PCR {found.pcr} with {_short(found.content)}, "
-        f"expected {wanted.kind} in PCR {wanted.pcr} with {_short(wanted.content)}"
+        f"record {found.number}: found {found.kind} in PCR {found.pcr} with"
+        f" {_short(found.content)}, expected {wanted.kind} in PCR {wanted.pcr} with"
+        f" {_short(wanted.content)}"
     )
+
+
+def _keys_differ(events: Sequence[Event], policy: Policy) -> str:
+    """The first event of a key that the policy does not have there; "" where there is none.
+
+    Their digests, and who released a key, are a launch's; which volumes there are, in which
+    order and where in the boot, is the image's.
+    """
+    places = [place for place, event in enumerate(events) if event.kind in _OF_KEYS]
+    wanted = [(event_log.KEY_RELEASE, f" {item.key} {item.name}") for item in policy.encrypted]
+    for item in policy.encrypted:
+        content = event_log.volume_key_content(item.map_name, item.uuid)
+        wanted.append((event_log.VOLUME_KEY, content.decode("ascii")))
+    start = next(
+        (
+            place + 1
+            for place, event in enumerate(events)
+            if (event.kind, event.content) == (event_log.PHASE, event_log.ENTER_INITRD)
+        ),
+        len(events),
+    )
+    if start < len(events) and events[start].kind == event_log.INSTANCE:
+        start += 1
+    for place in places:
+        at, found = place - start, events[place]
+        if not 0 <= at < len(wanted):
+            return f"record {found.number}: found {found.kind}, where no key belongs"
+        kind, ending = wanted[at]
+        text = found.content.decode("ascii", "replace")
+        if found.kind != kind or found.pcr != event_log.PCR_OF[kind] or not text.endswith(ending):
+            return (
+                f"record {found.number}: found {found.kind} in PCR {found.pcr} with"
+                f" {_short(found.content)}, expected {kind} of {ending.strip()!r}"
+            )
+    after = start + len(places)
+    if len(places) < len(wanted) and after < len(events):
+        found = events[after]
+        if found.kind != event_log.REFUSED:
+            kind, ending = wanted[len(places)]
+            return (
+                f"record {found.number}: found {found.kind}, expected {kind} of {ending.strip()!r}"
+            )
+    return ""
 
 
 def _instances(

@@ -11,9 +11,9 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from troth.documents.policy_keys import UNAUTHENTICATED
 from troth.documents.reference_values import BANKS, OVMF_WORDS, REFUSED, Case, Flags
 from troth.errors import BuildError
+from troth.image import volume_warnings
 from troth.measure.boot_events import POINTS, boot_events
 from troth.measure.boot_registers import boot_registers
 from troth.record import replace
@@ -81,12 +81,8 @@ def flags(policy: Policy, *, unsigned_modules: bool) -> Flags:
         overlay=policy.overlay,
         overlay_paths=policy.overlay_paths,
         simulated=policy.snp == "simulated",
-        unauthenticated_volumes=tuple(
-            # What lies below a verified volume is verified there.
-            volume.name
-            for volume in policy.encrypted
-            if volume.integrity == UNAUTHENTICATED and volume.file_system
-        ),
+        unauthenticated_volumes=volume_warnings.unauthenticated(policy),
+        untracked_volumes=volume_warnings.untracked(policy),
     )
 
 

@@ -48,6 +48,10 @@ INIT_DATA = "init-data"
 TEE = "tee-not-taken"
 
 ROOTED = "boot-chain-rooted"
+SIGNED = ("certificate-root", "certificate-intermediate", "certificate-key", "report-signature")
+MAX_INIT_DATA_BYTES = 4096
+MAX_INIT_DATA_LINE_BYTES = 512
+"""A name of many parts costs the reader of TOML their square."""
 CERTIFICATES_S = 60
 """How long certificates are used before the directory is read again."""
 _TOLD_CHECKS = 8
@@ -56,7 +60,8 @@ _TOLD_CHECKS = 8
 @record
 class Verdict:
     """``code``: ``ACCEPTED`` or why not; ``detail``: for the operator, never for the guest;
-    ``image``, ``svn``: of the class, "" and 0 where there is none; the rest as the report says.
+    ``image``, ``svn``: of the class, "" and 0 where there is none; ``signed``: whether a processor
+    that the policy trusts has signed the report; the rest as the report says.
     """  # noqa: D205 - the fields are the summary
 
     code: str
@@ -65,6 +70,7 @@ class Verdict:
     svn: int = 0
     report_id: bytes = b""
     measurement: bytes = b""
+    signed: bool = False
 
     @property
     def good(self) -> bool:
@@ -162,16 +168,22 @@ class Appraiser:
         if owner.state != classes.ACTIVE:
             hint = " (troth keybroker add --activate)" if owner.state == classes.PENDING else ""
             return replace(known, code=NOT_ACTIVE, detail=f"the class is {owner.state}{hint}")
-        if request.init_data is not None and not _bound(request.init_data, report.host_data):
-            return replace(known, code=INIT_DATA, detail="HOST_DATA is not its digest")
-        result = foreign.appraise(
-            found,
-            nonce=kbs.report_data(request)[: kbs.DIGEST_BYTES],
-            given=self._given(owner),
-            subject=request.evidence,
-            at=at,
-        )
-        return _concluded(known, result)
+        given = self._given(owner)
+        try:
+            result = foreign.appraise(
+                found,
+                nonce=kbs.report_data(request)[: kbs.DIGEST_BYTES],
+                given=given,
+                subject=request.evidence,
+                at=at,
+            )
+        except FormatError as error:
+            return replace(known, code=EVIDENCE, detail=f"[{error.code}] {error.message}")
+        verdict = _concluded(known, result)
+        # Read last: it is the host's text until a signed HOST_DATA says otherwise.
+        if verdict.good and request.init_data is not None:
+            return _with_init_data(verdict, request.init_data, report.host_data)
+        return verdict
 
     def _given(self, owner: ImageClass) -> foreign.Given:
         """What guests of the class ``owner`` are judged by: its keys, and no others, count."""
@@ -204,6 +216,8 @@ class Appraiser:
 
 
 def _concluded(known: Verdict, result: Result) -> Verdict:
+    signed = all(result.check(name).verdict == PASS for name in SIGNED)
+    known = replace(known, signed=signed)
     wanted = PASS if result.platform == REAL else PASS_SIMULATED
     if result.overall == wanted and result.check(ROOTED).verdict == PASS:
         return replace(known, code=ACCEPTED)
@@ -217,13 +231,28 @@ def _concluded(known: Verdict, result: Result) -> Verdict:
     return replace(known, code=CHECKS, detail=said + more)
 
 
-def _bound(init_data: str, host_data: bytes) -> bool:
+def _with_init_data(verdict: Verdict, init_data: str, host_data: bytes) -> Verdict:
+    """``verdict``, unless HOST_DATA is not the digest of ``init_data``."""
+    data = init_data.encode()
+    longest = max(len(line) for line in data.split(b"\n"))
+    if len(data) > MAX_INIT_DATA_BYTES or longest > MAX_INIT_DATA_LINE_BYTES:
+        most = f"{MAX_INIT_DATA_BYTES} bytes, {MAX_INIT_DATA_LINE_BYTES} a line"
+        return replace(verdict, code=INIT_DATA, detail=f"it has more than {most}")
+    if not _bound(data, host_data):
+        return replace(verdict, code=INIT_DATA, detail="HOST_DATA is not its digest")
+    return verdict
+
+
+def _bound(data: bytes, host_data: bytes) -> bool:
     """Whether HOST_DATA is the digest of init-data, by the algorithm named inside it."""
+    fitting = [
+        name
+        for name in kbs.HASH_ALGORITHMS
+        if hmac.compare_digest(hashlib.new(name, data).digest()[: len(host_data)], host_data)
+    ]
+    if not fitting:
+        return False
     try:
-        name = tomllib.loads(init_data).get("algorithm")
+        return tomllib.loads(data.decode()).get("algorithm") in fitting
     except (tomllib.TOMLDecodeError, RecursionError):
         return False
-    if name not in kbs.HASH_ALGORITHMS:
-        return False
-    digest = hashlib.new(str(name), init_data.encode()).digest()[: len(host_data)]
-    return hmac.compare_digest(digest, host_data)

@@ -58,7 +58,7 @@ def _resource(found: Resource, at: int) -> dict[str, object]:
     }
     volume = found.volume
     if volume is not None:
-        held = bool(volume.holder) and at < volume.until
+        held_s = volume_state.held_s(volume, at)
         listed["volume"] = {
             "uuid": found.uuid,
             "profile": found.profile,
@@ -66,10 +66,10 @@ def _resource(found: Resource, at: int) -> dict[str, object]:
             "generation": volume.generation,
             "record": volume.record,
             "holder": volume.holder.hex(),
-            "held_until": instant.print_(volume.until) if held else "",
+            "held_until": instant.print_(at + held_s) if held_s else "",
             "taken_over": volume.taken_over,
             "lease_s": volume.lease_s,
             "format_s": volume.format_s,
-            "overdue": volume.state == volume_state.FORMATTING and not held,
+            "overdue": volume.state == volume_state.FORMATTING and not held_s,
         }
     return listed

@@ -10,6 +10,7 @@ forgotten is who asked least lately.
 
 from __future__ import annotations
 
+import ipaddress
 import threading
 
 from troth.record import record
@@ -52,6 +53,19 @@ class Rate:
             if len(self._of_peer) > MAX_PEERS:
                 del self._of_peer[next(iter(self._of_peer))]
             return good
+
+
+def counted_as(address: str) -> str:
+    """Whom ``address`` is counted as: itself, and with IPv6 its /64, which one host has whole."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    if isinstance(found, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((int(found) >> 64 << 64, 64)))
+    return address
 
 
 def _filled(left: float, last: float, now: float, limit: Limit) -> float:

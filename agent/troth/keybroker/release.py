@@ -157,6 +157,13 @@ def is_finished(rows: sqlite3.Connection, report_id: bytes) -> bool:
     return found is not None
 
 
+def barred(rows: sqlite3.Connection, guest: Attested) -> str:
+    """Why ``guest`` gets nothing any more, whatever it asks for, or ""."""
+    if classes.state_of(rows, guest.image, guest.svn) != classes.ACTIVE:
+        return NOT_ACTIVE
+    return volume_state.FINISHED if is_finished(rows, guest.report_id) else ""
+
+
 def _released(
     store: Store, rows: sqlite3.Connection, guest: Attested, *, path: str, at: int
 ) -> Outcome:

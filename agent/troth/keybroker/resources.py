@@ -98,6 +98,19 @@ def add_opaque(
     return _add(store, Resource(check_path(path), secret, at, "", "", None, tuple(images)))
 
 
+def grant(store: Store, path: str, images: Sequence[str]) -> Resource:
+    """Let guests of further ``images`` have what is at ``path``.
+
+    Raises ``UsageError``: ``broker-resource``, ``broker-resource-absent``, ``broker-image``.
+    """
+    path = check_path(path)
+    with store.transaction() as rows:
+        _check_images(rows, images)
+        found = present(rows, path)
+        _grant(rows, path, images)
+    return found
+
+
 def every(store: Store) -> tuple[Resource, ...]:
     """All of them, by path."""
     with store.reading() as rows:
@@ -127,6 +140,35 @@ def find(rows: sqlite3.Connection, path: str) -> Resource | None:
     )
 
 
+def present(rows: sqlite3.Connection, path: str) -> Resource:
+    """As ``find``. ``UsageError`` ``broker-resource-absent`` where there is none."""
+    found = find(rows, path)
+    if found is None:
+        raise UsageError(
+            "broker-resource-absent",
+            "no resource has this path",
+            where=path,
+            hint="troth keybroker list shows what is there",
+        )
+    return found
+
+
+def regrant(rows: sqlite3.Connection, path: str, images: Sequence[str]) -> None:
+    """Let guests of ``images`` and of no others have what is at ``path``, inside a transaction.
+
+    Raises ``UsageError`` ``broker-image``.
+    """
+    _check_images(rows, images)
+    rows.execute("DELETE FROM grants WHERE path = ?", (path,))
+    _grant(rows, path, images)
+
+
+def drop(rows: sqlite3.Connection, path: str) -> None:
+    """Forget what is at ``path``, inside a transaction; not who had it, who gets it no more."""
+    rows.execute("DELETE FROM grants WHERE path = ?", (path,))
+    rows.execute("DELETE FROM resources WHERE path = ?", (path,))
+
+
 def path_of_volume(rows: sqlite3.Connection, uuid: str) -> str:
     """The path of the volume with that UUID; "" where there is none."""
     row = rows.execute("SELECT path FROM resources WHERE uuid = ?", (uuid,)).fetchone()
@@ -152,13 +194,7 @@ def _add(store: Store, made: Resource) -> Resource:
     kept = store.seal(made.kept, purpose=purpose(made.path))
     state = made.volume
     with store.transaction() as rows:
-        for image in made.images:
-            if not classes.known(rows, image):
-                raise UsageError(
-                    "broker-image",
-                    f"the image {image} is not known",
-                    hint="add its class first: --reference SIGNED --key PUB",
-                )
+        _check_images(rows, made.images)
         if find(rows, made.path) is not None or (made.uuid and path_of_volume(rows, made.uuid)):
             raise UsageError(
                 "broker-resource-exists",
@@ -180,8 +216,21 @@ def _add(store: Store, made: Resource) -> Resource:
         )
         if state is not None:
             put(rows, made.path, state)
-        rows.executemany(
-            "INSERT OR IGNORE INTO grants VALUES (?, ?)",
-            [(made.path, image) for image in made.images],
-        )
+        _grant(rows, made.path, made.images)
     return made
+
+
+def _grant(rows: sqlite3.Connection, path: str, images: Sequence[str]) -> None:
+    rows.executemany(
+        "INSERT OR IGNORE INTO grants VALUES (?, ?)", [(path, image) for image in images]
+    )
+
+
+def _check_images(rows: sqlite3.Connection, images: Sequence[str]) -> None:
+    for image in images:
+        if not classes.known(rows, image):
+            raise UsageError(
+                "broker-image",
+                f"the image {image} is not known",
+                hint="add its class first: --reference SIGNED --key PUB",
+            )

@@ -25,6 +25,7 @@ from troth.errors import FormatError, TrothError
 from troth.keybroker import release, tokens
 from troth.keybroker.audit import Decided
 from troth.keybroker.issuer import key_sha256
+from troth.keybroker.rate import counted_as
 from troth.keybroker.release import Attested, Outcome
 from troth.keybroker.sessions import LIFE_S
 from troth.record import record
@@ -147,7 +148,7 @@ class Broker:
             asked = kbs.parse_auth(request.body)
         except FormatError as error:
             return refusal(401, ATTESTATION, error.message)
-        session = self._sessions.begin(peer.address, asked.tee, now=self._steady())
+        session = self._sessions.begin(counted_as(peer.address), asked.tee, now=self._steady())
         if session is None:
             return busy(503, "too many sessions")
         body = kbs.print_challenge(kbs.Challenge(session.nonce))
@@ -164,6 +165,8 @@ class Broker:
             # A key that nothing can be encrypted to would lose what is released to it.
             sealing.seal(asked.tee_pubkey, b"")
         except FormatError as error:
+            # Who has begun goes before strangers, once: not with one bad body after the other.
+            self._sessions.end(session)
             return refusal(401, ATTESTATION, error.message)
         known = hmac.compare_digest(asked.nonce, session.nonce)
         if not self._sessions.use_nonce(session) or not known:
@@ -184,7 +187,10 @@ class Broker:
             image=verdict.image,
             svn=verdict.svn,
         )
-        self._audit.write(entry, at=at)
+        if verdict.good or verdict.signed:
+            self._audit.write(entry, at=at)
+        else:
+            self._audit.write_stranger(entry, at=at, now=self._steady())
         if not verdict.good or code == _FINISHED:
             self._sessions.end(session)
             return refusal(401, ATTESTATION, NOT_ACCEPTED)
@@ -250,9 +256,11 @@ class Broker:
         if isinstance(known, Response) or self._issuer is None:
             return known if isinstance(known, Response) else refusal(404, NO_CALL, "no such call")
         at = self._at()
-        if self._is_finished(known.guest.report_id):
-            self._audit.write(_entry("issue", _FINISHED, known, peer), at=at)
-            return refusal(401, DENIED, _FINISHED)
+        with self._store.reading() as rows:
+            barred = release.barred(rows, known.guest)
+        if barred:
+            self._audit.write(_entry("issue", barred, known, peer), at=at)
+            return refusal(401, DENIED, barred)
         try:
             chain = self._issuer.issue(known.guest, broker_calls.parse_issue(request.body), at=at)
         except FormatError as error:

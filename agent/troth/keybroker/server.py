@@ -11,16 +11,16 @@ of its bytes than one request (SECURITY S22).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from troth.attest import http
 from troth.documents import kbs
 from troth.errors import FormatError
-from troth.keybroker.rate import Rate
+from troth.keybroker.rate import Rate, counted_as
 from troth.keybroker.routes import MALFORMED, Peer, busy, refusal
 from troth.record import record
 
@@ -31,12 +31,15 @@ if TYPE_CHECKING:
     from troth.attest.http import Request, Response
 
 BACKLOG = 1024
+_ACCEPTS_AT_ONCE = 64
+_PAUSE_S = 0.1
 _BUFFER_BYTES = 64 << 10
 
 
 @record
 class Bounds:
     """``connections``: at once, and ``spare`` more, where strangers are told to come again;
+    ``of_peer``, ``peer_spare``: the same of one address, so that none can have them all;
     ``queued``: requests in work or waiting for it, where a stranger's still is taken;
     ``workers``: threads that answer;
     ``handshake_s``; ``request_s``: from a request's first wait to its last byte;
@@ -46,6 +49,8 @@ class Bounds:
 
     connections: int = 512
     spare: int = 128
+    of_peer: int = 96
+    peer_spare: int = 32
     queued: int = 256
     workers: int = 8
     handshake_s: float = 10.0
@@ -75,25 +80,24 @@ class Server:
         self._context = context
         self._bounds = bounds or Bounds()
         self._rate = rate or Rate()
-        self._open: set[asyncio.Task[None]] = set()
+        self._open: dict[asyncio.Task[None], str] = {}
+        self._of_peer: Counter[str] = Counter()
         self._waiting: dict[asyncio.Task[None], http.Parser] = {}
         self._queued = 0
         self._pool = ThreadPoolExecutor(self._bounds.workers, thread_name_prefix="broker")
-        self._stop: asyncio.Event | None = None
+        self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def run(self, listener: socket.socket) -> None:
         """Serve the bound socket ``listener``, which is closed at the end, until ``stop``."""
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         # A peer that breaks off in its handshake is no news.
         self._loop.set_exception_handler(_unless_tls)
         listener.setblocking(False)
         listener.listen(BACKLOG)
-        accepting = asyncio.create_task(self._accept(listener))
+        self._listen(listener)
         await self._stop.wait()
-        accepting.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await accepting
+        self._loop.remove_reader(listener)
         listener.close()
         for task, parser in tuple(self._waiting.items()):
             if not parser.started:
@@ -107,28 +111,48 @@ class Server:
         self._pool.shutdown()
 
     def stop(self) -> None:
-        """End soon: no new connections, and what is under way is finished. From any thread."""
-        if self._loop is not None and self._stop is not None:
+        """End soon: no new connections, and what is under way is finished.
+
+        From any thread once it runs; before, ``run`` will end at once.
+        """
+        if self._loop is None:
+            self._stop.set()
+        else:
             self._loop.call_soon_threadsafe(self._stop.set)
 
-    async def _accept(self, listener: socket.socket) -> None:
+    def _listen(self, listener: socket.socket) -> None:
+        if self._loop is not None and not self._ending:
+            self._loop.add_reader(listener, self._accept, listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        """Take what waits; a callback and no task, which could be ended with a socket in hand."""
         loop, bounds = asyncio.get_running_loop(), self._bounds
-        while True:
+        for _ in range(_ACCEPTS_AT_ONCE):
             try:
-                sock, address = await loop.sock_accept(listener)
+                sock, address = listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
             except OSError:
                 # No descriptors left: those that are open will end.
-                await asyncio.sleep(0.1)
-                continue
-            if len(self._open) >= bounds.connections + bounds.spare:
+                loop.remove_reader(listener)
+                loop.call_later(_PAUSE_S, self._listen, listener)
+                return
+            peer = counted_as(str(address[0]))
+            full = len(self._open) >= bounds.connections + bounds.spare
+            if full or self._of_peer[peer] >= bounds.of_peer + bounds.peer_spare:
                 sock.close()
                 continue
-            task = asyncio.create_task(self._connection(sock, str(address[0])))
-            self._open.add(task)
+            sock.setblocking(False)
+            task = loop.create_task(self._connection(sock, str(address[0])))
+            self._open[task] = peer
+            self._of_peer[peer] += 1
             task.add_done_callback(self._forget)
 
     def _forget(self, task: asyncio.Task[None]) -> None:
-        self._open.discard(task)
+        peer = self._open.pop(task)
+        self._of_peer[peer] -= 1
+        if not self._of_peer[peer]:
+            del self._of_peer[peer]
         self._waiting.pop(task, None)
 
     async def _connection(self, sock: socket.socket, address: str) -> None:
@@ -147,20 +171,19 @@ class Server:
             sock.close()
             return
         writer = asyncio.StreamWriter(transport, protocol, reader, loop)
-        # An answer is written when all of it went out. (Zero would never let a writer go on.)
-        transport.set_write_buffer_limits(high=1, low=0)
         told = writer.get_extra_info("ssl_object")
         peer = Peer(address, told.getpeercert(binary_form=True))
         try:
             async with asyncio.timeout(self._bounds.connection_s):
                 await self._requests(reader, writer, peer)
             transport.close()
+            # Until the last byte went out, or will not: it counts as open, and is not for ever.
+            async with asyncio.timeout(self._bounds.write_s):
+                await writer.wait_closed()
         except (OSError, ssl.SSLError, TimeoutError, asyncio.CancelledError):
             pass
         finally:
-            # After a good end nothing is left to be cut off.
-            if not transport.is_closing():
-                transport.abort()
+            transport.abort()
 
     async def _requests(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Peer
@@ -202,9 +225,11 @@ class Server:
         bounds = self._bounds
         # What is queued for those who are known is bounded by their connections.
         if not self._knows(request, peer):
-            if not self._rate.take(peer.address, now=time.monotonic()):
+            counted = counted_as(peer.address)
+            if not self._rate.take(counted, now=time.monotonic()):
                 return busy(429, "too many requests")
-            if self._queued >= bounds.queued or len(self._open) > bounds.connections:
+            crowd = self._of_peer[counted] > bounds.of_peer
+            if crowd or self._queued >= bounds.queued or len(self._open) > bounds.connections:
                 return busy(503, "too much to do")
         loop = asyncio.get_running_loop()
         self._queued += 1
@@ -224,7 +249,7 @@ class Server:
 
     @property
     def _ending(self) -> bool:
-        return self._stop is not None and self._stop.is_set()
+        return self._stop.is_set()
 
 
 async def _next(

@@ -30,6 +30,10 @@ MAX_OF_PEER = 2048
 """Begun by one address, and without good evidence yet."""
 MAX_REQUESTS = 200
 """Of one session, as that of somebody who is known."""
+MAX_UNPROVEN = 4
+"""Of them before its evidence was good."""
+SWEEP_S = 5
+"""How often what has ended is looked for."""
 
 
 @record
@@ -63,11 +67,13 @@ class Sessions:
         self._sessions: dict[str, Session] = {}
         self._of_peer: dict[str, int] = {}
         self._requests: dict[str, int] = {}
+        self._swept: float | None = None
 
     def begin(self, peer: str, tee: str, *, now: float) -> Session | None:
         """A new session with its nonce; None where there are too many."""
         with self._lock:
-            if len(self._sessions) >= MAX_SESSIONS or self._of_peer.get(peer, 0) >= MAX_OF_PEER:
+            if self._swept is None or now - self._swept >= SWEEP_S:
+                self._swept = now
                 self._sweep(now)
             if len(self._sessions) >= MAX_SESSIONS or self._of_peer.get(peer, 0) >= MAX_OF_PEER:
                 return None
@@ -85,7 +91,8 @@ class Sessions:
             if found is None or now >= found.until:
                 return False
             self._requests[name] += 1
-            return self._requests[name] <= MAX_REQUESTS
+            most = MAX_UNPROVEN if found.guest is None else MAX_REQUESTS
+            return self._requests[name] <= most
 
     def find(self, name: str, *, now: float) -> Session | None:
         """The session of that name, while it lives."""

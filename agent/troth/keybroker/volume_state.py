@@ -108,6 +108,16 @@ def once(guest: Guest, earlier: Release | None, now: int) -> str:
     return REPEATED if same else ALREADY
 
 
+def held_s(volume: Volume, now: int) -> int:
+    """For how many seconds no other guest gets the key; 0: the next one does.
+
+    Never longer than a lease from now: the end may be of a clock that was years ahead, and
+    whoever is refused leaves the nearer end behind.
+    """
+    lasts = volume.format_s if volume.state == FORMATTING else volume.lease_s
+    return max(0, min(volume.until - now, lasts)) if volume.holder else 0
+
+
 def release(volume: Volume, guest: Guest, earlier: Release | None, now: int) -> Decision:
     """Whether ``guest`` gets the key; ``earlier``: its own release of this volume, if any."""
     code = once(guest, earlier, now)
@@ -118,8 +128,10 @@ def release(volume: Volume, guest: Guest, earlier: Release | None, now: int) -> 
         still = volume.holder == guest.report_id and volume.committer != guest.report_id
         return Decision(REPEATED if still else ALREADY, volume)
     other = bool(volume.holder) and volume.holder != guest.report_id
-    if other and now < volume.until:
-        return Decision(BEING_FORMATTED if volume.state == FORMATTING else LEASED, volume)
+    left_s = held_s(volume, now)
+    if other and left_s:
+        code = BEING_FORMATTED if volume.state == FORMATTING else LEASED
+        return Decision(code, replace(volume, until=now + left_s))
     state = IN_USE if volume.state == IN_USE else FORMATTING
     lasts = volume.lease_s if state == IN_USE else volume.format_s
     changed = replace(

@@ -12,7 +12,7 @@ from __future__ import annotations
 from troth.linux import syscalls
 from troth.linux.mount import MS_PRIVATE, MS_REC
 
-CAP_CHOWN, CAP_NET_ADMIN, CAP_NET_RAW = 0, 12, 13
+CAP_CHOWN, CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN = 0, 12, 13, 21
 _LAST_CAPABILITY = 63
 _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 24, 38
 _CLONE_NEWNS, _CLONE_NEWUTS, _CLONE_NEWIPC, _CLONE_NEWNET = (

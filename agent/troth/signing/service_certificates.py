@@ -32,6 +32,17 @@ if TYPE_CHECKING:
 _PEM = serialization.Encoding.PEM
 _DER = serialization.Encoding.DER
 _SPKI = serialization.PublicFormat.SubjectPublicKeyInfo
+#: What the library says of bytes that are none.
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    InvalidSignature,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.UnsupportedGeneralNameType,
+)
 _CURVES = {"secp256r1": "P-256", "secp521r1": "P-521"}
 
 
@@ -170,7 +181,7 @@ def request_key(der: bytes) -> ClientKey:
         found = x509.load_der_x509_csr(der)
         good = found.is_signature_valid
         public = found.public_key()
-    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature):
+    except _UNREADABLE:
         raise FormatError("csr-format", "no request for a certificate in DER") from None
     if not good:
         raise FormatError("csr-format", "the key in the request did not sign it")
@@ -186,7 +197,7 @@ def svid(der: bytes) -> Svid:
         found = x509.load_der_x509_certificate(der)
         names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         public = found.public_key()
-    except (ValueError, x509.ExtensionNotFound, UnsupportedAlgorithm):
+    except _UNREADABLE:
         raise FormatError("cert-format", "no certificate in SPIFFE's form") from None
     uris = names.get_values_for_type(x509.UniformResourceIdentifier)
     if len(uris) != 1:

@@ -217,6 +217,11 @@ EVIDENCE = {
         "Of others the host can change blocks without being noticed.",
         _BUILD,
     ),
+    "volume-freshness": (
+        "A broker keeps the generation of every volume that lasts, and refuses older ones.",
+        "Where nobody counts, the host attaches an old copy and undoes what was written since.",
+        "Keep the volume headerless, its key with `troth keybroker`; or accept not knowing.",
+    ),
     "acpi-protection": (
         "Something keeps the host's ACPI code from the guest's memory.",
         "It runs in the guest's kernel, after a perfect launch digest (BadAML).",

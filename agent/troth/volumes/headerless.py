@@ -14,9 +14,9 @@ Must never format because a disk looks blank, unless the policy says so.
 from __future__ import annotations
 
 import os
-from hashlib import sha256
 
 from troth.abi import volume_record
+from troth.abi.hashes import sha256
 from troth.abi.volume_record import DATA_OFFSET_BYTES, HEAD_BYTES, RECORD_BYTES, VolumeRecord
 from troth.documents.policy_keys import AES_GCM, FORMAT, UNAUTHENTICATED
 from troth.errors import FormatError
@@ -39,9 +39,13 @@ OFFSET_SECTORS = DATA_OFFSET_BYTES // _SECTOR_BYTES
 
 @record
 class Current:
-    """``record``: the one to open by; None for a volume that is to be formatted."""
+    """``record``: the one to open by; None for a volume that is to be formatted.
+
+    ``slot``: where it stands. The next one goes into the other, wherever a host put this one.
+    """
 
     record: VolumeRecord | None
+    slot: int = 0
 
 
 def place_of(volume: Encrypted, disk: Disk, *, mode: str = crypt.JOURNALED) -> Place:
@@ -77,29 +81,41 @@ def judge(volume: Encrypted, released: Release, head: bytes) -> Current:
     if len(head) != HEAD_BYTES:
         raise FormatError("record-size", f"{volume.name}: the disk ends after {len(head)} bytes")
     if released.state == FORMATTING:
+        require_writable(volume)
         return Current(None)
     slots = [head[at : at + RECORD_BYTES] for at in range(0, HEAD_BYTES, RECORD_BYTES)]
     if all(volume_record.is_blank(data) for data in slots):
         if released.state != IN_USE and volume.blank == FORMAT:
             return Current(None)
         raise FormatError("record-blank", f"{volume.name}: the disk holds no record")
-    if released.tracked:
-        for data in slots:
+    if released.tracked and released.digest:
+        for slot, data in enumerate(slots):
             if sha256(data).hexdigest() == released.digest:
-                return Current(_checked(volume, released, data))
-        newest = _newest(volume, released, slots)
+                return Current(_checked(volume, released, data), slot)
+        newest = _newest(volume, released, slots).record
+        shown = "no record" if newest is None else f"generation {newest.generation}"
         raise FormatError(
             "record-rolled-back",
-            f"{volume.name}: generation {newest.generation} is on disk, and the record that"
-            f" was committed is of generation {released.generation}",
+            f"{volume.name}: {shown} is on disk, and the record that was committed is of"
+            f" generation {released.generation}",
         )
-    return Current(_newest(volume, released, slots))
+    # Nobody counts, or nothing was committed yet: the volume was made elsewhere.
+    return _newest(volume, released, slots)
 
 
-def _newest(volume: Encrypted, released: Release, slots: list[bytes]) -> VolumeRecord:
+def require_writable(volume: Encrypted) -> None:
+    """Refuse to format what a verified image lies in: ``FormatError`` ``volume-not-made``."""
+    if not volume.file_system:
+        raise FormatError(
+            "volume-not-made", f"{volume.name}: it holds an image, and the broker says it is new"
+        )
+
+
+def _newest(volume: Encrypted, released: Release, slots: list[bytes]) -> Current:
     """The valid record of the highest generation; the first one's error where none is valid."""
-    found, first = None, None
-    for data in slots:
+    found: Current | None = None
+    newest, first = 0, None
+    for slot, data in enumerate(slots):
         if volume_record.is_blank(data):
             continue
         try:
@@ -107,8 +123,8 @@ def _newest(volume: Encrypted, released: Release, slots: list[bytes]) -> VolumeR
         except FormatError as error:
             first = first or error
             continue
-        if found is None or one.generation > found.generation:
-            found = one
+        if one.generation > newest:
+            found, newest = Current(one, slot), one.generation
     if found is not None:
         return found
     if first is None:
@@ -138,7 +154,8 @@ def open_(control: Control, volume: Encrypted, disk: Disk, released: Release) ->
 
     ``FormatError`` ``volume-small`` for a disk without room.
     """
-    current = judge(volume, released, read_head(disk)).record
+    judged = judge(volume, released, read_head(disk))
+    current = judged.record
     place = place_of(volume, disk)
     if current is None:
         return _format(control, volume, place, released)
@@ -153,10 +170,13 @@ def open_(control: Control, volume: Encrypted, disk: Disk, released: Release) ->
         )
     key = data_key(volume, released)
     made = crypt.open_(control, place, sectors=current.data_sectors, key=key)
-    if not released.tracked:
+    if not released.tracked or place.readonly:
+        # What is only read has no next generation: its content is that of the measured hash.
         return Opened(made, key)
     # Committed before anything is written to the volume: until then its data are the old ones.
-    number, digest = _write_record(volume, place, released, sectors=current.data_sectors)
+    number, digest = _write_record(
+        volume, place, released, sectors=current.data_sectors, slot=1 - judged.slot
+    )
     return Opened(made, key, number, digest)
 
 
@@ -186,14 +206,16 @@ def _format(control: Control, volume: Encrypted, place: Place, released: Release
     filling.write(place.disk, 0, bytes(HEAD_BYTES))
     key = data_key(volume, released)
     made, sectors = filling.fill(control, place, volume, key)
-    number, digest = _write_record(volume, place, released, sectors=sectors)
+    number, digest = _write_record(
+        volume, place, released, sectors=sectors, slot=volume_record.slot(released.generation + 1)
+    )
     return Opened(made, key, number, digest)
 
 
 def _write_record(
-    volume: Encrypted, place: Place, released: Release, *, sectors: int
+    volume: Encrypted, place: Place, released: Release, *, sectors: int, slot: int
 ) -> tuple[int, str]:
-    """The next record in its slot, on the disk when this returns: (generation, SHA-256)."""
+    """The next record in ``slot``, on the disk when this returns: (generation, SHA-256)."""
     number = released.generation + 1
     value = VolumeRecord(
         uuid=bytes.fromhex(place.uuid),
@@ -205,5 +227,5 @@ def _write_record(
         nonce=os.urandom(volume_record.NONCE_BYTES),
     )
     data = volume_record.pack(value, _key(volume, released, keys.RECORD))
-    filling.write(place.disk, volume_record.slot(number) * RECORD_BYTES, data)
+    filling.write(place.disk, slot * RECORD_BYTES, data)
     return number, sha256(data).hexdigest()

@@ -12,14 +12,15 @@ attacks in docs/volumes.md).
 from __future__ import annotations
 
 import os
-from hashlib import sha256
-from hmac import compare_digest
 
+from troth.abi import keyed_digest
+from troth.abi.hashes import sha256
 from troth.documents.policy_keys import SECTOR_BYTES
 from troth.documents.volume_profile import VolumeProfile
 from troth.errors import FormatError
 from troth.volumes import crypt, filling, header_area, keys, luks2_open, luks2_profile, luks2_write
 from troth.volumes.crypt import Place
+from troth.volumes.headerless import require_writable
 from troth.volumes.opened import Opened
 from troth.volumes.release import FORMATTING
 
@@ -43,9 +44,11 @@ def open_(control: Control, volume: Encrypted, disk: Disk, released: Release) ->
     profile = VolumeProfile(integrity=volume.integrity, sector_bytes=SECTOR_BYTES, uuid=volume.uuid)
     passphrase = keys.passphrase(bytes(released.key), uuid=volume.uuid, profile=volume.profile)
     if released.state == FORMATTING:
+        require_writable(volume)
         return _format(control, volume, disk, profile, passphrase)
     area = header_area.read_file(disk.node)
-    if released.tracked and not compare_digest(sha256(area).hexdigest(), released.digest):
+    digest = sha256(area).hexdigest()
+    if released.tracked and released.digest and not keyed_digest.equal(digest, released.digest):
         raise FormatError(
             "luks2-rolled-back", f"{volume.name}: the header is not the one that was committed"
         )
@@ -57,7 +60,11 @@ def open_(control: Control, volume: Encrypted, disk: Disk, released: Release) ->
         sectors = crypt.provided_sectors(place)
     else:
         sectors = table.sectors(disk.sectors * _SECTOR_BYTES)
-    return Opened(crypt.open_(control, place, sectors=sectors, key=key), key)
+    made = crypt.open_(control, place, sectors=sectors, key=key)
+    if released.tracked and not released.digest:
+        # It was made elsewhere: from now on this header and no other.
+        return Opened(made, key, released.generation + 1, digest)
+    return Opened(made, key)
 
 
 def _place(volume: Encrypted, disk: Disk, offset_bytes: int) -> Place:

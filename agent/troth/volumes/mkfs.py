@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """An empty file system on a volume's first boot: the distribution's own program makes it.
 
-Serves ``volumes.headerless``, in the key worker. Must never run on anything but
-a map of dm-crypt: it overwrites.
+Serves ``volumes.filling`` in the key worker, and ``volumes.laid_out`` on the host. Must never
+run on anything but a map of dm-crypt or a new file: it overwrites.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ _FLUSH_BYTES = 16 << 20
 # Nothing is left to be initialised later: an unwritten sector of an authenticated volume
 # cannot be read. No discard: the host would learn what is in use.
 _OPTIONS = "lazy_itable_init=0,lazy_journal_init=0,nodiscard"
+# Of dm-crypt's sectors: smaller ones cannot be mounted there, and a small file gets smaller ones.
+_BLOCK_BYTES = "4096"
 _SHOWN_BYTES = 200
 
 
@@ -45,7 +47,9 @@ def zero(node: str, size_bytes: int) -> None:
 
 def make(node: str, file_system: str, *, uuid: str) -> None:
     """``file_system`` with ``uuid`` on ``node``, flushed; ``FormatError`` ``volume-mkfs``."""
-    words = (PATH, "-q", "-F", "-t", file_system, "-U", uuid, "-E", _OPTIONS, node)
+    words = (
+        PATH, "-q", "-F", "-t", file_system, "-b", _BLOCK_BYTES, "-U", uuid, "-E", _OPTIONS, node,
+    )  # fmt: skip
     said, says = os.pipe2(os.O_CLOEXEC)
     try:
         pid = os.posix_spawn(

@@ -14,6 +14,13 @@ mount -r -t "$4" /dev/mapper/root /run/verified
 mount -t tmpfs -o mode=755 above /run/above
 mkdir /run/above/upper /run/above/work
 mount -t overlay -o lowerdir=/run/verified,upperdir=/run/above/upper,workdir=/run/above/work overlay /sysroot
-set -- $DISK_data
-open_verity data "$1" "$2" "$3"
-mount -r -t "$4" /dev/mapper/data "/sysroot$5"
+if [ -n "$DISK_data" ]; then
+    set -- $DISK_data
+    open_verity data "$1" "$2" "$3"
+    mount -r -t "$4" /dev/mapper/data "/sysroot$5"
+fi
+if [ -n "$LUKS_data" ]; then
+    set -- $LUKS_data
+    cryptsetup open --type luks2 --key-file "$2" "/dev/disk/by-id/virtio-$1" data
+    mount -t ext4 -o nosuid,nodev,noexec /dev/mapper/data "/sysroot$3"
+fi

@@ -12,10 +12,9 @@ Source: SECURITY S22; RFC 7469 for the digest of a key.
 from __future__ import annotations
 
 import binascii
-import hmac
 import sys
 
-from troth.abi import certificate_key, hashes
+from troth.abi import certificate_key, hashes, keyed_digest
 from troth.documents import key_uri
 from troth.errors import FormatError, ProviderError
 
@@ -49,7 +48,7 @@ def issuers(broker: Broker) -> tuple[bytes, ...]:
 
 def _by_key(broker: Broker, certificate: bytes) -> str:
     found = hashes.digest("sha256", certificate_key.public_key_info(certificate)).hex()
-    if not any([hmac.compare_digest(found, pin) for pin in broker.spki]):  # noqa: C419 - all
+    if not any([keyed_digest.equal(found, pin) for pin in broker.spki]):  # noqa: C419 - all
         raise FormatError("certificate-issuer", f"its key has the SHA-256 {found}")
     return f"spki-sha256:{found}"
 

@@ -23,18 +23,23 @@ MAX_BODY_BYTES = kbs.MAX_BODY_BYTES
 _TOKEN = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 _DIGITS = frozenset(b"0123456789")
 _CODES_OF_A_BODY = range(200, 600)
+#: Too many requests, and no place for this one: nothing was done, so it may be asked again.
+_BUSY = (429, 503)
+MAX_RETRY_S = 30
 
 
 @record
 class HttpAnswer:
     """``status``: 200 to 599 without 3xx; ``session``: the cookie that was set, or "";
-    ``closes``: no request may follow on this connection.
+    ``closes``: no request may follow on this connection; ``retry_s``: how long to wait before
+    asking again, where it was too busy, 0 else.
     """  # noqa: D205 - the fields are the summary
 
     status: int
     body: bytes
     session: str
     closes: bool
+    retry_s: int = 0
 
 
 class Parser:
@@ -43,7 +48,7 @@ class Parser:
     def __init__(self, *, where: str = "") -> None:
         self._where = where
         self._data = bytearray()
-        self._head: tuple[int, int, str, bool] | None = None
+        self._head: tuple[int, int, str, bool, int] | None = None
 
     @property
     def begun(self) -> bool:
@@ -65,21 +70,21 @@ class Parser:
                 return None
             self._head = self._read(bytes(self._data[:end]))
             del self._data[: end + 4]
-        status, size_bytes, session, closes = self._head
+        status, size_bytes, session, closes, retry_s = self._head
         if len(self._data) > size_bytes:
             raise self._error("broker-answer", "something follows the answer")
         if len(self._data) < size_bytes:
             return None
-        return HttpAnswer(status, bytes(self._data), session, closes)
+        return HttpAnswer(status, bytes(self._data), session, closes, retry_s)
 
-    def _read(self, head: bytes) -> tuple[int, int, str, bool]:
+    def _read(self, head: bytes) -> tuple[int, int, str, bool, int]:
         first, *lines = head.split(b"\r\n")
         status = self._status(first)
         if len(lines) > MAX_FIELDS:
             raise self._error("broker-size", f"more than {MAX_FIELDS} header fields")
         lengths: list[bytes] = []
         sessions: set[str] = set()
-        closes = False
+        closes, retry_s = False, 1
         for line in lines:
             name, value = self._field(line)
             if name == b"content-length":
@@ -90,11 +95,15 @@ class Parser:
                 raise self._error("broker-answer", "the body is compressed")
             elif name == b"connection":
                 closes |= b"close" in value.lower()
+            elif name == b"retry-after" and _is_number(value):
+                retry_s = min(int(value[:4]), MAX_RETRY_S) or 1
             elif name == b"set-cookie":
                 sessions |= self._session(value)
         if len(sessions) > 1:
             raise self._error("broker-answer", "the session has two cookies")
-        return status, self._size(lengths), next(iter(sessions), ""), closes
+        busy = status in _BUSY
+        session = next(iter(sessions), "")
+        return status, self._size(lengths), session, closes, retry_s if busy else 0
 
     def _status(self, line: bytes) -> int:
         words = line.split(b" ", 2)

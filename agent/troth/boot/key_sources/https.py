@@ -79,10 +79,20 @@ class HttpsClient:
         """The answer to ``method`` on ``path``, whatever its status but a redirect.
 
         ``session``: the cookie to show. A connection that was kept and proves to
-        be closed is made once more. Raises ``ProviderError``: ``broker-unreachable``,
+        be closed is made once more; one who is too busy is asked again when it says, as
+        long as there is time. Raises ``ProviderError``: ``broker-unreachable``,
         ``broker-tls``, ``broker-identity``, ``broker-timeout``, ``broker-answer``,
         ``broker-size``, ``broker-redirect``.
         """
+        answer = self._once(method, path, body, session)
+        while answer.retry_s:
+            if self._deadline_s - time.monotonic() <= answer.retry_s:
+                break
+            time.sleep(answer.retry_s)
+            answer = self._once(method, path, body, session)
+        return answer
+
+    def _once(self, method: str, path: str, body: bytes | None, session: str) -> HttpAnswer:
         kept = self._connection is not None
         try:
             answer = self._exchange(method, path, body, session)

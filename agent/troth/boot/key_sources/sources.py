@@ -112,12 +112,7 @@ def source(uri: KeyUri, surroundings: Surroundings) -> KeySource:
 
 def broker_of(uri: KeyUri, brokers: tuple[Broker, ...]) -> Broker:
     """The broker that ``uri`` is about. ``ProviderError``: ``broker-unknown``."""
-    if uri.scheme == key_uri.SPIFFE:
-        fitting = [item for item in brokers if item.trust_domain == uri.trust_domain]
-    elif uri.broker:
-        fitting = [item for item in brokers if item.name == uri.broker]
-    else:
-        fitting = list(brokers)
+    fitting = key_uri.fitting(uri, brokers)
     if len(fitting) != 1:
         raise ProviderError(
             "broker-unknown",

@@ -3,7 +3,8 @@
 
 Serves ``sources``. The guest makes a key, has it certified in an attested
 session, and asks with that certificate (mutual TLS) for the key of a volume by
-its UUID; the answer is encrypted to the certified key. Must never use a
+its UUID; the answer is encrypted to the certified key. Certificates live for minutes,
+and formatting may take longer: the same key is then certified anew. Must never use a
 certificate for another key than its own, nor with another identity than the URI
 says.
 
@@ -19,13 +20,16 @@ from troth.boot.key_sources import kbs, kbs_session, sources
 from troth.boot.key_sources.https import ClientIdentity, HttpsClient
 from troth.ciphers import certificate_request, issued_by
 from troth.ciphers.key_agreement import AgreementKey
-from troth.documents import broker_calls, jwe
+from troth.documents import broker_calls, jwe, kbs_error
 from troth.documents.broker_calls import Commit
 from troth.documents.policy_keys import TROTH
 from troth.errors import FormatError, ProviderError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from troth.boot.key_sources.http_answer import HttpAnswer
     from troth.boot.key_sources.kbs_session import KbsSession
     from troth.boot.key_sources.sources import Surroundings, Wanted
     from troth.documents.key_uri import KeyUri
@@ -33,18 +37,83 @@ if TYPE_CHECKING:
     from troth.volumes.release import Release
 
 
-class SpiffeIdentity:
-    """What this boot is called by one broker, and a connection that shows it."""
+_UNAUTHORIZED = 401
+RENEW_S = 300
+"""Half the life of what a broker of troth issues. No clock but this guest's own is asked."""
+_WHO_ARE_YOU = ("TokenNotFound", "TokenVerifierError")
+_CUT_OFF = ("broker-tls", "broker-answer")
+"""What an identity that TLS no longer takes looks like from here."""
 
-    def __init__(self, session: KbsSession, key: AgreementKey, client: HttpsClient) -> None:
+
+class SpiffeIdentity:
+    """What this boot is called by one broker as ``uri`` says, and a connection that shows it.
+
+    ``deadline_s``: as ``HttpsClient`` has it; ``steady``: seconds that only go forward.
+    Raises ``ProviderError``: ``spiffe-certificate``, and as ``KbsSession.issue``.
+    """
+
+    def __init__(
+        self,
+        session: KbsSession,
+        uri: KeyUri,
+        *,
+        deadline_s: float,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.session = session
-        self._key = key
-        self._client = client
+        self._uri = uri
+        self._deadline_s = deadline_s
+        self._steady = steady
+        self._key = AgreementKey()
+        self._since_s = steady()
+        self._client = self._certified()
 
     def ask(self, path: str, body: bytes) -> bytes:
-        """The body of a yes. ``ProviderError``: as ``KbsSession.resource``."""
-        answer = self._client.request("POST", path, body)
+        """The body of a yes; under a new certificate where the old one is old, or refused.
+
+        ``ProviderError``: ``spiffe-certificate``, and as ``KbsSession.resource``.
+        """
+        renewed = self._steady() - self._since_s >= RENEW_S
+        if renewed:
+            self._renew()
+        answer = self._answer(path, body, final=renewed)
+        if answer is None:
+            self._renew()
+            answer = self._client.request("POST", path, body)
         return self.session.accepted(answer, path).body
+
+    def _answer(self, path: str, body: bytes, *, final: bool) -> HttpAnswer | None:
+        """The answer; none, unless it is ``final``, where the broker wants another certificate."""
+        try:
+            answer = self._client.request("POST", path, body)
+        except ProviderError as error:
+            if final or error.code not in _CUT_OFF:
+                raise
+            return None
+        if final or answer.status != _UNAUTHORIZED or _name(answer) not in _WHO_ARE_YOU:
+            return answer
+        return None
+
+    def _renew(self) -> None:
+        self._client.close()
+        self._since_s = self._steady()
+        self._client = self._certified()
+
+    def _certified(self) -> HttpsClient:
+        """A connection, not begun, with a certificate of now."""
+        broker, private = self.session.broker, self._key.private_key()
+        chain = self.session.issue(certificate_request.request(private))
+        try:
+            own = certificate_request.public_text(private)
+            check_svid(chain, self._uri, broker, own_key=own, now=int(time.time()))
+        except FormatError as error:
+            raise ProviderError(
+                "spiffe-certificate",
+                f"broker {broker.name} gave a certificate that is not for this guest:"
+                f" {error.message}",
+            ) from None
+        shown = ClientIdentity(chain, certificate_request.private_text(private))
+        return HttpsClient(broker, deadline_s=self._deadline_s, own=shown)
 
     def open(self, body: bytes) -> bytes:
         """What ``body``, a JWE, holds. ``FormatError``: ``jwe-*``, ``jwk-*``, ``json-*``."""
@@ -96,27 +165,18 @@ def make(uri: KeyUri, surroundings: Surroundings) -> SpiffeSource:
         )
     found = surroundings.identities.get(str(uri))
     if found is None:
-        found = _obtain(uri, broker, surroundings)
+        session = kbs_session.session_with(broker, surroundings)
+        found = SpiffeIdentity(session, uri, deadline_s=surroundings.deadline_s)
         surroundings.identities[str(uri)] = found
     return SpiffeSource(found)
 
 
-def _obtain(uri: KeyUri, broker: Broker, surroundings: Surroundings) -> SpiffeIdentity:
-    session = kbs_session.session_with(broker, surroundings)
-    key = AgreementKey()
-    private = key.private_key()
-    chain = session.issue(certificate_request.request(private))
+def _name(answer: HttpAnswer) -> str:
+    """What the broker calls its refusal."""
     try:
-        own = certificate_request.public_text(private)
-        check_svid(chain, uri, broker, own_key=own, now=int(time.time()))
-    except FormatError as error:
-        raise ProviderError(
-            "spiffe-certificate",
-            f"broker {broker.name} gave a certificate that is not for this guest: {error.message}",
-        ) from None
-    shown = ClientIdentity(chain, certificate_request.private_text(private))
-    client = HttpsClient(broker, deadline_s=surroundings.deadline_s, own=shown)
-    return SpiffeIdentity(session, key, client)
+        return kbs_error.parse(answer.body).name
+    except FormatError:
+        return ""
 
 
 def check_svid(

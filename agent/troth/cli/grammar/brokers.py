@@ -52,7 +52,7 @@ KEYBROKER_ADD = Verb(
     words=("keybroker", "add"),
     function="troth.cli.keybroker_add:add",
     summary="add a class of guests, a volume, or another secret",
-    description="One of --reference, --activate, --volume and --resource says what. Guests of a "
+    description="--reference, --activate, --volume, --resource or --grant says what. Guests of a "
     "class are those whose launch digest its signed reference values name. A volume belongs to "
     "images by name, so newer versions of an image keep it.",
     options=(
@@ -70,6 +70,7 @@ KEYBROKER_ADD = Verb(
         Option(("--svn",), "that version only", metavar="N", kind="integer"),
         Option(("--volume",), "path of a volume's key", metavar="REPO/TYPE/TAG"),
         Option(("--resource",), "path of another secret", metavar="REPO/TYPE/TAG"),
+        Option(("--grant",), "path of what further images may have", metavar="REPO/TYPE/TAG"),
         Option(("--file",), "the secret, with --resource", metavar="FILE", kind="file"),
         Option(("--image",), "image whose guests may have it", metavar="IMAGE", repeat=True),
         Option(("--uuid",), "the volume's id, as its image's policy has it", metavar="UUID"),
@@ -135,4 +136,51 @@ KEYBROKER_RETIRE = Verb(
     ),
 )
 
-VERBS = (KEYBROKER_SERVE, KEYBROKER_ADD, KEYBROKER_LIST, KEYBROKER_RETIRE)
+KEYBROKER_SET = Verb(
+    words=("keybroker", "set"),
+    function="troth.cli.keybroker_set:set_",
+    summary="put right what a broker holds of a volume",
+    description="For what no guest can mend: a restored backup, a wrong name. Each change gives "
+    "something up, goes to the audit log with what was there before, and may be made beside "
+    "serve. Which record a disk has: troth volume check --json.",
+    options=(
+        _DB,
+        Option(("--volume",), "path of the volume's key", metavar="REPO/TYPE/TAG"),
+        Option(("--resource",), "path of another secret", metavar="REPO/TYPE/TAG"),
+        Option(
+            ("--image",),
+            "image whose guests may have it; all others lose it",
+            metavar="IMAGE",
+            repeat=True,
+        ),
+        Option(
+            ("--generation",),
+            "what counts as committed last, with --record; what was written after it is given "
+            "up, and the guest that has the volume now loses it",
+            metavar="N",
+            kind="integer",
+        ),
+        Option(("--record",), "SHA-256 of that record", metavar="HEX"),
+        Option(
+            ("--forget-record",),
+            "no record counts: the next guest opens whatever copy of the disk it is given, and "
+            "counts on from there; the guest that has the volume now loses it",
+        ),
+        Option(
+            ("--free",),
+            "end the lease or the time to format: the next guest gets the key, and one that "
+            "still runs with it may write to the same disk",
+        ),
+        Option(
+            ("--remove",),
+            "forget it and its key: without a copy of the key the volume's data are lost",
+        ),
+        Option(
+            ("--uuid",),
+            "the volume's id, which --remove asks for where a guest had the key",
+            metavar="UUID",
+        ),
+    ),
+)
+
+VERBS = (KEYBROKER_SERVE, KEYBROKER_ADD, KEYBROKER_LIST, KEYBROKER_SET, KEYBROKER_RETIRE)

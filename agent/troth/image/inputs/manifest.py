@@ -168,7 +168,6 @@ def parse(data: bytes, path: Path) -> Manifest:
         snp=tee.snp,
         has_network=top.has("network"),
         instance_brokers=instance.brokers if instance else (),
-        takes_network=bool(instance and instance.network),
     )
     return Manifest(
         path=path,

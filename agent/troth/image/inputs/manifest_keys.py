@@ -168,6 +168,13 @@ def _check_source(table: Table, found: Encrypted, uri: KeyUri) -> None:
             )
         if found.blank != REFUSE:
             raise table.fail("blank", "random: formats at each boot", code="manifest-conflict")
+    if uri.scheme == "snp" and found.format != HEADERLESS:
+        raise table.fail(
+            "key",
+            "snp: keys are known to no one who could make a LUKS2 volume for them",
+            code="manifest-conflict",
+            hint='format = "headerless", blank = "format"',
+        )
     if found.blank == FORMAT:
         if uri.scheme not in ("snp", "file"):
             raise table.fail(
@@ -263,6 +270,12 @@ def _check_identity(table: Table, found: Broker) -> None:
             " than a day that is measured",
             code="manifest-missing-key",
         )
+    if found.trust_domain and found.protocol == TRUSTEE:
+        raise table.fail(
+            "trust_domain",
+            "has no meaning: a broker of protocol trustee issues no identities",
+            code="manifest-conflict",
+        )
     for key in ("server_name", "spiffe_id", "not_before"):
         if found.spki and table.has(key):
             raise table.fail(key, "has a meaning with ca only", code="manifest-conflict")
@@ -270,12 +283,9 @@ def _check_identity(table: Table, found: Broker) -> None:
 
 def check_together(
     sealed: Sequence[Sealed], brokers: Sequence[tuple[Table, Broker]], *,
-    snp: str, has_network: bool, instance_brokers: Sequence[str], takes_network: bool,
+    snp: str, has_network: bool, instance_brokers: Sequence[str],
 ) -> None:  # fmt: skip
-    """Volumes, brokers, network and platform, together.
-
-    ``takes_network``: an instance configuration may bring the network along.
-    """
+    """Volumes, brokers, network and platform, together."""
     names = [one.name for _table, one in brokers]
     for number, (table, one) in enumerate(brokers):
         if one.name in names[:number]:
@@ -302,7 +312,8 @@ def check_together(
         _check_platform(item, snp=snp)
         if item.uri.scheme in key_uri.WITH_BROKER:
             _check_broker(item, brokers)
-            if not has_network and not takes_network:
+            _check_made(item, brokers)
+            if not has_network:
                 raise item.table.fail(
                     "key",
                     "is released over the network, and there is no [network]",
@@ -313,6 +324,14 @@ def check_together(
 
 def _check_platform(item: Sealed, *, snp: str) -> None:
     scheme = item.uri.scheme
+    if scheme == "snp" and "measurement" not in item.uri.fields and snp != "simulated":
+        # An ID block with these ids can be made by anybody, for any kernel.
+        raise item.table.fail(
+            "key",
+            "without measurement any guest that the host starts on this chip derives the same key",
+            code="manifest-conflict",
+            hint=f'key = "snp:{",".join(("measurement", *item.uri.fields))}"',
+        )
     if scheme == "file" and snp != "simulated":
         raise item.table.fail(
             "key",
@@ -326,6 +345,28 @@ def _check_platform(item: Sealed, *, snp: str) -> None:
             f"{scheme}: asks what the secure processor vouches for, and [tee] snp is none",
             code="manifest-conflict",
             hint='random: is the only source without one, or [tee] snp = "simulated"',
+        )
+
+
+def _check_made(item: Sealed, brokers: Sequence[tuple[Table, Broker]]) -> None:
+    """A broker without states never lets a guest format, and tags are the kernel's to write."""
+    volume = item.volume
+    asked = [
+        one
+        for _table, one in brokers
+        if item.uri.broker in ("", one.name) and item.uri.trust_domain in ("", one.trust_domain)
+    ]
+    tagged = volume.integrity != UNAUTHENTICATED and bool(volume.file_system)
+    if not tagged or volume.format != HEADERLESS:
+        return
+    if any(one.protocol == TRUSTEE for one in asked):
+        raise item.table.fail(
+            "integrity",
+            "no tool makes this volume: protocol trustee never says that one is new, and only a"
+            " kernel writes tags",
+            code="manifest-conflict",
+            hint='format = "luks2", made by cryptsetup luksFormat --integrity hmac-sha256; or'
+            ' protocol = "troth"',
         )
 
 
