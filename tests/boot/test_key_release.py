@@ -5,7 +5,7 @@ The broker is ``troth keybroker serve``, a process of its own; guests reach it t
 QEMU's user network. Each test has its own database and disk: new ones, or copies of
 those that two boots left. What every decision of the broker rests on is tried at unit
 level (``test_volume_state``, ``test_keybroker_*``), and every word of a record in
-``test_headerless``: here each kind of attack is carried through to a guest that ends
+``test_volume_headerless``: here each kind of attack is carried through to a guest that ends
 closed. Power is cut where a broker and a disk can disagree, before and after the first
 commit; at every earlier step of formatting the broker says the same, and the guest begins
 anew without looking at the disk. What goes over the wire is ``test_broker_attacks``.
