@@ -61,8 +61,8 @@ def sources(work: Path) -> Sources:
     )  # fmt: skip
     luks2 = work / "luks2.img"
     subprocess.run(
-        [TROTH, "volume", "format", luks2, "--key-file", key, "--integrity", "none",
-         "--uuid", UUID, "--content", content],
+        [TROTH, "volume", "format", luks2, "--format", "luks2", "--key-file", key,
+         "--integrity", "none", "--uuid", UUID, "--content", content],
         check=True, stdout=subprocess.DEVNULL,
     )  # fmt: skip
     return Sources(

@@ -158,7 +158,7 @@ def test_the_command_line_of_qemu(tmp_path, bundle, capsys, monkeypatch):
         (["--instance", "/etc/hostname", "--disk", "instance=/dev/null"], "disk-file"),
         (["--instance", "/etc/hostname", "--disk", "instance=/etc/hostname"], "usage"),
         (["--sim-control", "/etc/hostname"], "port-socket"),
-        (["--port", "troth.sim-snp=/proc/x"], "usage"),
+        (["--port", "troth.sim-snp=/nonexistent/x"], "usage"),
     ],
 )
 def test_usage_errors(bundle, capsys, words, code):

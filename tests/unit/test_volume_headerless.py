@@ -538,6 +538,17 @@ def test_what_a_verified_volume_lies_on_is_readonly(system):
     assert head(found) == head_of((1, old))
 
 
+def test_a_readonly_volume_of_which_nothing_was_committed(system):
+    """Made on the host, and added without its record: what the first guest saw is committed."""
+    volume = replace(VOLUME, name="root", mount="", file_system="", integrity="none")
+    old = packed(volume=volume)
+    found = system.disk(head_of((1, old)), integrity="none")
+    added = replace(committed(old, 0), digest="")
+    opened = opening.open_(system.mapper(found), volume, found, added)
+    assert (opened.generation, opened.digest) == (1, hashlib.sha256(old).hexdigest())
+    assert head(found) == head_of((1, old))
+
+
 def test_the_event_of_a_volume_key():
     content, digests = opening.key_event(VOLUME, b"k" * 96, ("sha1", "sha256", "sha384"))
     assert content == f"cryptsetup:troth-data:{UUID}".encode()

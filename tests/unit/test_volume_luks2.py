@@ -228,7 +228,7 @@ def test_what_the_build_made_is_not_formatted(system, format_):
     inside = volume(name="root", mount="", file_system="")
     with pytest.raises(FormatError) as caught:
         opening.open_(mapper, replace(inside, format=format_), found, NEW)
-    assert caught.value.code == "volume-unmade"
+    assert caught.value.code == "volume-not-made"
     assert not mapper.calls
     assert head(found) == area()[0]
 

@@ -154,7 +154,8 @@ def open_(control: Control, volume: Encrypted, disk: Disk, released: Release) ->
 
     ``FormatError`` ``volume-small`` for a disk without room.
     """
-    judged = judge(volume, released, read_head(disk))
+    head = read_head(disk)
+    judged = judge(volume, released, head)
     current = judged.record
     place = place_of(volume, disk)
     if current is None:
@@ -170,9 +171,15 @@ def open_(control: Control, volume: Encrypted, disk: Disk, released: Release) ->
         )
     key = data_key(volume, released)
     made = crypt.open_(control, place, sectors=current.data_sectors, key=key)
-    if not released.tracked or place.readonly:
-        # What is only read has no next generation: its content is that of the measured hash.
+    if not released.tracked:
         return Opened(made, key)
+    if place.readonly:
+        if released.digest:
+            # What is only read has no next generation: its content is that of the measured hash.
+            return Opened(made, key)
+        # It was made elsewhere: from now on this record and no other.
+        data = head[judged.slot * RECORD_BYTES :][:RECORD_BYTES]
+        return Opened(made, key, released.generation + 1, sha256(data).hexdigest())
     # Committed before anything is written to the volume: until then its data are the old ones.
     number, digest = _write_record(
         volume, place, released, sectors=current.data_sectors, slot=1 - judged.slot

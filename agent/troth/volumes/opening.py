@@ -11,9 +11,7 @@ import sys
 from troth.abi.keyed_digest import digest
 from troth.documents import event_log, key_uri
 from troth.documents.policy_keys import LUKS2
-from troth.errors import FormatError
 from troth.volumes import headerless
-from troth.volumes.release import FORMATTING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,16 +25,7 @@ LUKS2_VOLUME = "troth.volumes.luks2_volume"
 
 
 def open_(control: Control, volume: Encrypted, disk: Disk, released: Release) -> Opened:
-    """The readable volume. ``FormatError`` with the exact code, ``OSError`` of the kernel.
-
-    ``volume-unmade`` where a broker would have a volume formatted that nothing but the image's
-    own verified content may be in.
-    """
-    if released.state == FORMATTING and not volume.file_system:
-        raise FormatError(
-            "volume-unmade",
-            f"{volume.name}: what lies in it is made with the image, not in a guest",
-        )
+    """The readable volume. ``FormatError`` with the exact code, ``OSError`` of the kernel."""
     if volume.key.startswith(f"{key_uri.RANDOM}:"):
         return headerless.ephemeral(control, volume, disk, released)
     if volume.format == LUKS2:
