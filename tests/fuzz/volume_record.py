@@ -9,6 +9,8 @@ import hmac
 from troth.abi import volume_record
 from troth.abi.volume_record import RECORD_BYTES, VolumeRecord
 from troth.errors import FormatError
+from troth.volumes import headerless_checks
+from troth.volumes.headerless_checks import Disk, Expected
 
 KEY = bytes(range(32))
 SEEDS = [
@@ -28,6 +30,13 @@ def fuzz(data: bytes) -> None:
     volume_record.is_blank(data)
     with contextlib.suppress(FormatError):
         volume_record.check(data, KEY)
+    # As both slots, as dm-integrity's superblock, and cut where it may be.
+    for head in (data, data[:RECORD_BYTES].ljust(RECORD_BYTES, b"\0") * 2):
+        for integrity in ("none", "hmac"):
+            disk = Disk(head=head, superblock=data, size_bytes=len(data))
+            found = headerless_checks.judge(disk, Expected(integrity), KEY)
+            if (found.record is None) and not found.code:
+                raise AssertionError("accepted, and no record")
     body = bytearray(data[:RECORD_BYTES].ljust(RECORD_BYTES, b"\0"))
     body[480:512] = bytes(32)
     body[480:512] = hmac.digest(KEY, bytes(body), "sha256")
