@@ -215,7 +215,8 @@ def dracut(
     _inside(
         tree, "dracut", "--force", "--quiet", "--no-hostonly", "--no-early-microcode",
         "--no-compress", "--reproducible", "--nofscks", "--drivers",
-        " ".join(_modules(sealed, kernel.release)), "--filesystems", "erofs", "-m", "base systemd-initrd bench",
+        " ".join(_modules(sealed, kernel.release)), "--filesystems", "erofs",
+        "-m", "base systemd-initrd bench",
         "--kver", kernel.release, "/var/tmp/bench.img",
     )  # fmt: skip
     return Path(shutil.copy(tree / "var/tmp/bench.img", work / "dracut.cpio"))
@@ -235,12 +236,12 @@ def _modules(sealed: Sealed | None, release: str) -> tuple[str, ...]:
     return (*MODULES, *(name for names in before for name in names), *LUKS_MODULES)
 
 
-def _configure(
-    tree: Path, disks: tuple[Disk, ...], sealed: Sealed | None, release: str
-) -> None:
+def _configure(tree: Path, disks: tuple[Disk, ...], sealed: Sealed | None, release: str) -> None:
     """What the peers' own hooks take from the chroot."""
     (tree / "etc/bench.conf").write_text(_conf(disks, sealed))
-    (tree / "etc/bench.modules").write_text(" ".join(_modules(sealed, release)[len(MODULES) :]) + "\n")
+    (tree / "etc/bench.modules").write_text(
+        " ".join(_modules(sealed, release)[len(MODULES) :]) + "\n"
+    )
     key = tree / "etc/bench.key"
     key.unlink(missing_ok=True)
     if sealed is not None and sealed.key is not None:
