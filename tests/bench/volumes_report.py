@@ -133,9 +133,7 @@ def markdown(run: Volumes) -> str:
     return "\n".join([*lines, "", END, ""])
 
 
-_HEAD = (
-    "| row | /init s | without simulation s | kernel s | idle s | spread ms | zstd -19 MB | raw MB |"
-)
+_HEAD = "| row | /init s | bare s | kernel s | idle s | spread ms | zstd -19 MB | raw MB |"
 _INTRODUCTION = (
     "Every row verifies the root of the rows above, here without their second verity disk, and",
     "mounts an encrypted ext4 at /srv/data, from which the marker reads what an earlier boot",
@@ -145,8 +143,8 @@ _INTRODUCTION = (
     "an image of troth without keys: troth's own rows pay for `init_on_free=1` besides.",
     "",
     "Keys need a secure processor that vouches for the guest, so troth's rows have the simulated",
-    'one. Its modules, its front and its reports are no part of a real guest: "without simulation"',
-    "takes off what the row without a volume costs more with it than without. Rows with a released",
+    'one. Its modules, its front and its reports are no part of a real guest: "bare" takes off',
+    "what the row without a volume costs more with it than without. Rows with a released",
     "key talk to `troth keybroker` on the host, over DHCP and TLS: one attested session, a key, a",
     'commit and the end of the boot. "Idle" is when nothing ran in the guest, from the kernel\'s',
     "start on: mostly waiting for the host, whose speed is not the guest's. It is in all other",
@@ -185,7 +183,7 @@ def _stages(rows_: list[Volume]) -> list[str]:
         return []
     return [
         "Stages of troth's rows, in millions of instructions; format: what the boot that found the",
-        f"volume of {64} MiB blank took longer.",
+        "volume of 64 MiB blank took longer.",
         "",
         f"| row | {' | '.join(names)} | format |",
         "|---|" + "---|" * (len(names) + 1),
@@ -239,14 +237,14 @@ def _loads(found: tuple[Load, ...]) -> list[str]:
     lines = [
         "### Throughput in a guest",
         "",
-        "Thousands of instructions a MB of a file on ext4, 24 MiB in pieces of 1 MiB past the page",
+        "Thousands of instructions a MB of a file on ext4, 8 MiB in pieces of 1 MiB past the page",
         "cache, with everything the guest ran for it; 1000 divided by it is MB a million",
         "instructions. Less is better. An emulated AES instruction counts as one, as everything",
         "else does, so the ratios are of code paths, not of a processor's units. `-direct` volumes",
         "have no journal of dm-integrity: troth's for one boot (`random:`), cryptsetup's by word.",
         "Formatting writes every sector, by both.",
         "",
-        "| volume | who | write k/MB | read k/MB | format M for 64 MiB |",
+        "| volume | who | write k/MB | read k/MB | format M, 32 MiB |",
         "|---|---|---|---|---|",
     ]
     lines += [
