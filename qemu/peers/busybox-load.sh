@@ -19,7 +19,7 @@ while read -r name words; do
     timed "format-$name" cryptsetup luksFormat --batch-mode --type luks2 --key-file /bench.key \
         --sector-size 4096 --pbkdf pbkdf2 --pbkdf-force-iterations 1000 $words /dev/vda
     cryptsetup open --type luks2 --key-file /bench.key $journal /dev/vda data
-    mke2fs -q -F -t ext4 -b 4096 -E lazy_itable_init=0,lazy_journal_init=0,nodiscard /dev/mapper/data
+    /sbin/mke2fs -q -F -t ext4 -b 4096 -E lazy_itable_init=0,lazy_journal_init=0,nodiscard /dev/mapper/data
     mkdir -p "/$name"
     mount -t ext4 /dev/mapper/data "/$name"
     volume_load "/$name"

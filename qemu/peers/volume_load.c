@@ -18,7 +18,7 @@
 #include "idle.h"
 
 #define CHUNK_BYTES (1 << 20)
-#define CHUNKS 24
+#define CHUNKS 8
 
 static unsigned char *chunk;
 

@@ -210,7 +210,9 @@ def twice(work: Path, guests: int) -> list[str]:
     return sorted({path for path in paths if paths.count(path) != 1} | (wanted ^ set(paths)))
 
 
-def markdown(crowds: list[Crowd], serving: tuple[int, int, int, int], cost_ms: float) -> str:
+def markdown(
+    crowds: list[Crowd], serving: tuple[int, int, int, int], cost_ms: float, load: float
+) -> str:
     """The section of the document."""
     rows = "\n".join(
         f"| {item.guests} | {item.rounds} | {item.per_s:.0f} | {item.share(0.5):.0f} | "
@@ -223,7 +225,8 @@ def markdown(crowds: list[Crowd], serving: tuple[int, int, int, int], cost_ms: f
 
 ## The key broker on this machine
 
-Python {platform.python_version()}, OpenSSL {ssl.OPENSSL_VERSION.split(" ")[1]},
+`scripts/bench broker`. Python {platform.python_version()}, OpenSSL
+{ssl.OPENSSL_VERSION.split(" ")[1]}, load of the machine at the start {load:.1f};
 {os.cpu_count()} processors, which the guests share: they are threads of one Python process beside
 the broker. A handshake is a TLS connection, a nonce, a report that is signed and judged with its
 chain, and a key released, written down on the disk, and decrypted. Nobody was lost, and no key went
@@ -246,6 +249,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench broker", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="less of everything, no document")
     options = parser.parse_args()
+    load = os.getloadavg()[0]
     rounds = {1: 5, 10: 2, 100: 1} if options.quick else {1: 100, 10: 20, 100: 10}
     total = sum(guests * rounds[guests] for guests in AT_ONCE) + STEADY_GUESTS
     (REPOSITORY / "build").mkdir(exist_ok=True)
@@ -265,7 +269,7 @@ def main() -> int:
         serving.end()
         wrong = [f"guest {number} had no key" for item in crowds for number in item.lost]
         wrong += [f"{path} did not go out once" for path in twice(work, total)]
-    figures = markdown(crowds, state, cost_ms)
+    figures = markdown(crowds, state, cost_ms, load)
     print(figures)
     for line in wrong:
         print(f"bench: {line}", file=sys.stderr)

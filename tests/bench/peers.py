@@ -215,7 +215,8 @@ def dracut(
     _inside(
         tree, "dracut", "--force", "--quiet", "--no-hostonly", "--no-early-microcode",
         "--no-compress", "--reproducible", "--nofscks", "--drivers",
-        " ".join(_modules(sealed, kernel.release)), "--filesystems", "erofs", "-m", "base systemd-initrd bench",
+        " ".join(_modules(sealed, kernel.release)), "--filesystems", "erofs",
+        "-m", "base systemd-initrd bench",
         "--kver", kernel.release, "/var/tmp/bench.img",
     )  # fmt: skip
     return Path(shutil.copy(tree / "var/tmp/bench.img", work / "dracut.cpio"))

@@ -70,6 +70,8 @@ FORMATS = {
     "aes-gcm": _GCM,
 }
 _TIMEOUT_S = 1200
+#: A LUKS2 header takes 16 MiB before the data.
+_DATA_BYTES, _HEADER_BYTES = 32 << 20, 16 << 20
 
 
 def measured(work: Path, tree: Path, kernel: Kernel) -> list[Load]:
@@ -89,7 +91,7 @@ def _ours(work: Path, kernel: Kernel) -> list[Load]:
     for name, (integrity, kept) in VOLUMES.items():
         key = _KEPT.format(key=work / "data.key") if kept else _PASSING
         text += _VOLUME.format(name=name, integrity=integrity, key=key)
-        image = sealed_disks.blank(work / f"load-{name}.img")
+        image = sealed_disks.blank(work / f"load-{name}.img", _DATA_BYTES)
         options += ["--disk", f"{name}={image}"]
     (work / "loads.toml").write_text(text)
     rows.built(work / "loads.toml", work / "loads", kernel)
@@ -104,7 +106,11 @@ def _theirs(work: Path, tree: Path, kernel: Kernel) -> list[Load]:
     modules = peers.modules_into(tree, kernel)
     raw = peers.loads(work, tree, modules, work / "passphrase", FORMATS)
     disk = Sealed(
-        path=sealed_disks.blank(work / "load.img"), serial="data", mount="", key=None, written=True
+        path=sealed_disks.blank(work / "load.img", _DATA_BYTES + _HEADER_BYTES),
+        serial="data",
+        mount="",
+        key=None,
+        written=True,
     )
     cmdline = "console=ttyS0 panic=-1 quiet idle=poll"
     image = peers.compress(raw)

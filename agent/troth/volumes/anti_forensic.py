@@ -38,18 +38,19 @@ def merge(blocks: bytes, *, key_bytes: int, stripes: int) -> bytes:
 
 
 def _fold(blocks: bytes, key_bytes: int, count: int) -> bytes:
-    folded = bytes(key_bytes)
-    for index in range(count):
-        folded = _diffuse(_xor(folded, blocks[index * key_bytes : (index + 1) * key_bytes]))
-    return folded
-
-
-def _diffuse(block: bytes) -> bytes:
-    made = b""
-    for number, start in enumerate(range(0, len(block), _DIGEST_BYTES)):
-        piece = block[start : start + _DIGEST_BYTES]
-        made += sha256(number.to_bytes(4, "big") + piece).digest()[: len(piece)]
-    return made
+    # 4000 turns of it are most of what opening a key-slot of PBKDF2's least cost takes, so the
+    # turn has no calls of its own.
+    pieces = tuple(
+        (number.to_bytes(4, "big"), start, start + _DIGEST_BYTES)
+        for number, start in enumerate(range(0, key_bytes, _DIGEST_BYTES))
+    )
+    folded = 0
+    for at in range(0, count * key_bytes, key_bytes):
+        mixed = folded ^ int.from_bytes(blocks[at : at + key_bytes], "little")
+        block = mixed.to_bytes(key_bytes, "little")
+        made = [sha256(number + block[start:end]).digest() for number, start, end in pieces]
+        folded = int.from_bytes(b"".join(made)[:key_bytes], "little")
+    return folded.to_bytes(key_bytes, "little")
 
 
 def _xor(one: bytes, other: bytes) -> bytes:
