@@ -19,7 +19,13 @@ from troth.documents.policy_keys import HEADERLESS, LUKS2
 from troth.documents.volume_profile import VolumeProfile
 from troth.errors import FormatError, UsageError
 from troth.record import replace
-from troth.volumes import header_area, headerless_checks, luks2_open, luks2_profile
+from troth.volumes import (
+    header_area,
+    headerless_checks,
+    luks2_open,
+    luks2_profile,
+    luks2_shown,
+)
 from troth.volumes.luks2_reasons import WHY
 
 if TYPE_CHECKING:
@@ -59,12 +65,17 @@ def check(options: Options) -> int:
     return show(options, _luks2(options, profile))
 
 
-def _luks2(options: Options, profile: VolumeProfile) -> Verdict:
+def _luks2(options: Options, given: VolumeProfile) -> Verdict:
     area = header_area.read_file(options.header)
+    profile, as_shown = given, options.profile is None
+    if as_shown:
+        shown = luks2_shown.profile_of(area)
+        integrity = shown.integrity if options.integrity is None else given.integrity
+        profile = replace(shown, uuid=given.uuid, integrity=integrity)
     found, accepted = _judge(area, profile)
-    opened: bool | None = None
+    opened, key = None, ""
     if accepted is not None and options.key_file is not None:
-        opened = _opens(accepted, area, options)
+        opened, key = _opens(accepted, area, options)
     copy = luks2.selected(luks2.pair(area))
     refused = [item for item in found if not item.passed]
     code = refused[0].code if refused else "luks2-key" if opened is False else ""
@@ -73,7 +84,9 @@ def _luks2(options: Options, profile: VolumeProfile) -> Verdict:
     elif opened is False:
         last = "refused: luks2-key: the header is as expected, the key does not open it"
     else:
-        last = "accepted" + (", and the key opens it" if opened else "; no key was tried")
+        last = "accepted" + (f", and {key} opens it" if opened else "; no key was tried")
+        if as_shown:
+            last += f"; {_bounds(profile)}"
     return Verdict(
         uuid=copy.header.uuid if copy is not None else "",
         profile=profile.text,
@@ -82,6 +95,15 @@ def _luks2(options: Options, profile: VolumeProfile) -> Verdict:
         rows=tuple((item, "", WHY[item.code]) for item in found),
         last=last,
     )
+
+
+def _bounds(profile: VolumeProfile) -> str:
+    """What a guest makes of a volume that is judged by its own words."""
+    words = f"a guest opens it where its policy says {profile.text}"
+    ours = VolumeProfile(integrity=profile.integrity, data_offsets=profile.data_offsets)
+    if replace(profile, uuid="", kdfs=ours.kdfs) != ours:
+        words = f"no guest of troth opens it: policies have {ours.text} alone, with AES-XTS"
+    return words if profile.integrity != "none" else f"{words}; its host can change data unseen"
 
 
 def _expected(options: Options) -> VolumeProfile:
@@ -123,17 +145,22 @@ def _judge(area: bytes, profile: VolumeProfile) -> tuple[list[Check], Accepted |
             return found, end.value
 
 
-def _opens(accepted: Accepted, area: bytes, options: Options) -> bool:
-    passphrase = volume_key.passphrase(
-        options.key_file or "",
-        raw=options.raw_key,
-        uuid=accepted.header.uuid,
-        profile=accepted.profile.text,
-    )
-    try:
-        luks2_open.unlock(accepted, area, passphrase)
-    except FormatError as error:
-        if error.code != "luks2-key":
-            raise
-        return False
-    return True
+def _opens(accepted: Accepted, area: bytes, options: Options) -> tuple[bool, str]:
+    """Whether the key file opens it, and as what: a source key, or a passphrase as it is."""
+    name = options.key_file or ""
+    whole = volume_key.read(name)
+    ways = [("the passphrase in the file", whole)]
+    if volume_key.is_source(whole) and not options.raw_key:
+        derived = volume_key.passphrase(
+            name, raw=False, uuid=accepted.header.uuid, profile=accepted.profile.text
+        )
+        ways.insert(0, ("the key", derived))
+    for noun, passphrase in ways:
+        try:
+            luks2_open.unlock(accepted, area, passphrase)
+        except FormatError as error:
+            if error.code != "luks2-key":
+                raise
+        else:
+            return True, noun
+    return False, ""

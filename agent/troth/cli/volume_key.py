@@ -25,6 +25,11 @@ def read(name: str) -> bytes:
     return found
 
 
+def is_source(found: bytes) -> bool:
+    """Whether these bytes can be a source key, of which others are derived."""
+    return keys.LEAST_BYTES <= len(found) <= keys.MOST_BYTES
+
+
 def passphrase(name: str, *, raw: bool, uuid: str, profile: str) -> bytes:
     """What opens the LUKS2 volume ``uuid`` of a profile's text.
 
@@ -38,7 +43,7 @@ def passphrase(name: str, *, raw: bool, uuid: str, profile: str) -> bytes:
 def source(name: str) -> bytes:
     """The source key in the file: 32 to 64 bytes; ``UsageError`` ``key-file``."""
     found = read(name)
-    if not keys.LEAST_BYTES <= len(found) <= keys.MOST_BYTES:
+    if not is_source(found):
         raise UsageError(
             "key-file",
             f"a source key has {keys.LEAST_BYTES} to {keys.MOST_BYTES} bytes,"

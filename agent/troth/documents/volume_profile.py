@@ -17,6 +17,9 @@ MIB = 1 << 20
 INTEGRITIES = ("hmac", "aes-gcm", "none")
 KDFS = ("pbkdf2", "argon2id", "argon2i")
 SECTOR_SIZES = (512, 1024, 2048, 4096)
+#: The second for volumes that others made, and on the host only.
+XTS, CBC_ESSIV = "aes-xts-plain64", "aes-cbc-essiv:sha256"
+KEYSLOT_CIPHERS = (XTS, CBC_ESSIV)
 
 _HEX = frozenset("0123456789abcdef")
 # integrity -> cipher and integrity as cryptsetup writes them, bytes of the volume key
@@ -34,7 +37,8 @@ class VolumeProfile:
     ``uuid``: lower case, or "" for any; ``data_offsets``: where data may begin, in
     bytes; ``data_bytes``: 0 where data go up to the end of the device ("dynamic").
     ``cipher`` and ``key_bytes`` stand for another than the integrity's own cipher where
-    they are not "" and 0; ``keyslot_key_bytes``: of the key-slot's own AES-XTS, 64 or 32.
+    they are not "" and 0; ``keyslot_cipher``: of the key-slot's own material, and
+    ``keyslot_key_bytes``: of its key, 64 or 32.
     The rest are upper bounds of what a header may cost:
     iterations of PBKDF2, and time, memory and lanes of Argon2.
 
@@ -48,6 +52,7 @@ class VolumeProfile:
     data_bytes: int = 0
     cipher: str = ""
     key_bytes: int = 0
+    keyslot_cipher: str = XTS
     keyslot_key_bytes: int = 64
     kdfs: tuple[str, ...] = ("pbkdf2", "argon2id")
     max_pbkdf2_iterations: int = 10**7
@@ -69,6 +74,8 @@ class VolumeProfile:
             offset < 64 << 10 or offset % 4096 for offset in self.data_offsets
         ):
             raise _wrong("data begins at multiples of 4096 bytes, behind both headers")
+        if self.keyslot_cipher not in KEYSLOT_CIPHERS:
+            raise _wrong(f"key-slots are encrypted by {' or '.join(KEYSLOT_CIPHERS)}")
         if self.keyslot_key_bytes not in (32, 64):
             raise _wrong("a key-slot's AES-XTS has a key of 32 or 64 bytes")
         if bool(self.cipher) != bool(self.key_bytes):

@@ -27,6 +27,7 @@ FIELDS = {
     "data_size": "data_bytes",
     "cipher": "cipher",
     "key_size": "key_bytes",
+    "keyslot_cipher": "keyslot_cipher",
     "keyslot_key_size": "keyslot_key_bytes",
     "kdfs": "kdfs",
     "max_pbkdf2_iterations": "max_pbkdf2_iterations",
@@ -68,6 +69,7 @@ def _profile(reader: strict.Reader) -> VolumeProfile:
         "uuid": reader.text,
         "data_offsets": lambda key: _integers(reader, key),
         "cipher": reader.text,
+        "keyslot_cipher": reader.text,
         "kdfs": lambda key: _words(reader, key),
     }
     values = {

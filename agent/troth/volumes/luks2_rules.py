@@ -140,7 +140,7 @@ def keyslots(
     )
     yield _each(
         "luks2-keyslot-cipher",
-        f"{KEYSLOT_ENCRYPTION} with {profile.keyslot_key_bytes} bytes",
+        f"{profile.keyslot_cipher} with {profile.keyslot_key_bytes} bytes",
         [f"{item.area_encryption} with {item.area_key_bytes} bytes" for item in slots],
     )
     yield _each(

@@ -44,7 +44,7 @@ CHECK = Verb(
         ),
         Option(
             ("--profile",),
-            "what the volume has to be, in TOML or JSON (default: hmac, sectors of 4096, any UUID)",
+            "what the volume has to be, in TOML or JSON (default: what its LUKS2 header shows)",
             metavar="F",
             kind="file",
         ),
