@@ -211,7 +211,11 @@ class Client:
             context.verify_mode = ssl.CERT_NONE
             if certificate is not None:
                 context.load_cert_chain(*certificate)
-            sock = context.wrap_socket(sock)
+            try:
+                sock = context.wrap_socket(sock)
+            except OSError:
+                sock.close()
+                raise
         self.sock = sock
         self.buffer = b""
 
