@@ -30,7 +30,7 @@ PACKAGES = (
 #: What its own authenticated volumes take, by the same ciphers as troth's; sha256_ssse3 where
 #: the kernel has it as a module.
 LOAD_MODULES = ("dm_crypt", "aesni_intel", "xts", "authenc", "dm_integrity", "ctr",
-                "ghash_generic", "gcm")  # fmt: skip
+                "ghash_generic", "gcm", "algif_aead")  # fmt: skip
 LOAD_WORDS = ("umount", "poweroff", "sync")
 BUSYBOX_WORDS = ("sh", "mount", "mkdir", "insmod", "switch_root", "usleep", "cat", "echo")
 

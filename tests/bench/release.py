@@ -58,6 +58,8 @@ class Broker:
         for pattern, wanted in (
             (r"(?m)^trusted_roots = .*$", f'trusted_roots = ["{self.root}"]'),
             (r"(?m)^public_keys = .*$", f'public_keys = ["{public}"]'),
+            # which no kernel before 6.12 can have
+            (r"(?m)^accept = \[\]$", 'accept = ["io-errors"]'),
             # of the guest policy, which comes first; one processor has no sibling anyway
             (r"(?m)^smt = false$", "smt = true"),
         ):

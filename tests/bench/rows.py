@@ -90,7 +90,7 @@ def console(bundle: Path, options: tuple[str, ...], *, timeout_s: int) -> str:
 
 def run(
     bundle: Path, disk: Sealed | None, *, wanted: str = "ok", options: tuple[str, ...] = ()
-) -> tuple[machine.Boot, dict[str, int]]:
+) -> tuple[machine.Boot, dict[str, float]]:
     """Boot ``bundle`` by ``troth run``, as needs a simulated processor or a network.
 
     The machine is that of all rows, but for the devices that these two are. Also returned: ms of

@@ -58,8 +58,8 @@ class Volume:
     zstd_bytes: int
     raw_bytes: int
     boots: tuple[Boot, ...]
-    stages_ms: dict[str, int]
-    format_ms: int
+    stages_ms: dict[str, float]
+    format_ms: float
 
     def mean(self, field: str) -> float:
         """The mean of a field of the boots."""
@@ -75,8 +75,8 @@ class Opening:
     name: str
     kernel: str
     cryptsetup_s: float
-    keys_ms: int
-    volumes_ms: int
+    keys_ms: float
+    volumes_ms: float
 
 
 @record
@@ -189,8 +189,10 @@ def _stages(rows_: list[Volume]) -> list[str]:
         "|---|" + "---|" * (len(names) + 1),
         *(
             f"| {NAMES[row.name]} | "
-            + " | ".join(str(row.stages_ms.get(name, "")) for name in names)
-            + f" | {row.format_ms or ''} |"
+            + " | ".join(
+                f"{row.stages_ms[name]:.0f}" if name in row.stages_ms else "" for name in names
+            )
+            + f" | {f'{row.format_ms:.0f}' if row.format_ms else ''} |"
             for row in ours
         ),
     ]
@@ -214,7 +216,7 @@ def _openings(found: tuple[Opening, ...]) -> list[str]:
         theirs, ours = _slot(item, same)
         lines.append(
             f"| {item.kernel} | {WORDS[item.name]} | {item.cryptsetup_s * 1e3:.0f} "
-            f"| {item.keys_ms + item.volumes_ms} | {theirs:.1f} / {ours:.1f} |"
+            f"| {item.keys_ms + item.volumes_ms:.0f} | {theirs:.1f} / {ours:.1f} |"
         )
     return lines
 
