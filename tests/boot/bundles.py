@@ -266,7 +266,6 @@ _SEALED_UPPER = """
 name = "sealed-upper"
 kernel = {kernel}
 compression = "none"
-cmdline_variable = {{ "app.shadow" = ["no", "yes"] }}
 [root]
 source = "../sealedfs"
 overlay = "upper"
