@@ -4,6 +4,8 @@
 import hashlib
 import json
 import os
+import shutil
+import subprocess
 
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -74,6 +76,35 @@ def test_what_no_guest_opens_says_so(capsys, tmp_path):
         assert "no guest of troth opens it" in last
     last = checked(capsys, tmp_path, vector("aead-xts-hmac-4096.hdr").read_bytes())[2]
     assert "a guest opens it where its policy says luks2/hmac/4096" in last
+
+
+@pytest.mark.tool
+@pytest.mark.parametrize(
+    ("cipher", "bits", "slot"),
+    [
+        ("aes-xts-plain64", "512", ()),
+        ("aes-xts-plain64", "256", ()),
+        ("aes-xts-plain64", "512", ("aes-xts-plain64", "256")),
+        ("aes-cbc-essiv:sha256", "128", ()),
+        ("aes-cbc-essiv:sha256", "256", ()),
+        ("aes-xts-plain64", "512", ("aes-cbc-essiv:sha256", "128")),
+    ],
+)
+def test_what_cryptsetup_makes(capsys, tmp_path, cipher, bits, slot):
+    if not shutil.which("cryptsetup"):
+        pytest.skip("cryptsetup is missing (apt install cryptsetup-bin)")
+    volume, given_key = tmp_path / "volume", tmp_path / "key"
+    given_key.write_bytes(PASSPHRASE)
+    volume.touch()
+    os.truncate(volume, 18 << 20)
+    words = ["cryptsetup", "luksFormat", "--type", "luks2", "--batch-mode", "--cipher", cipher]
+    words += ["--key-size", bits, "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"]
+    for option, word in zip(("--keyslot-cipher", "--keyslot-key-size"), slot, strict=False):
+        words += [option, word]
+    subprocess.run([*words, str(volume), str(given_key)], check=True, capture_output=True)
+    status, found, last = checked(capsys, tmp_path, volume.read_bytes())
+    assert (status, found["opened"]) == (0, True), found
+    assert ("no guest" in last) == ((cipher, bits, slot) != ("aes-xts-plain64", "512", ()))
 
 
 def test_what_is_said_stands(capsys, tmp_path):

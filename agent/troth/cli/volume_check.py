@@ -102,7 +102,7 @@ def _bounds(profile: VolumeProfile) -> str:
     words = f"a guest opens it where its policy says {profile.text}"
     ours = VolumeProfile(integrity=profile.integrity, data_offsets=profile.data_offsets)
     if replace(profile, uuid="", kdfs=ours.kdfs) != ours:
-        words = f"no guest of troth opens it: policies have {ours.text} alone, with AES-XTS"
+        words = f"no guest of troth opens it: policies have {ours.text} with AES-256-XTS alone"
     return words if profile.integrity != "none" else f"{words}; its host can change data unseen"
 
 

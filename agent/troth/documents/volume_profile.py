@@ -19,7 +19,7 @@ KDFS = ("pbkdf2", "argon2id", "argon2i")
 SECTOR_SIZES = (512, 1024, 2048, 4096)
 #: The second for volumes that others made, and on the host only.
 XTS, CBC_ESSIV = "aes-xts-plain64", "aes-cbc-essiv:sha256"
-KEYSLOT_CIPHERS = (XTS, CBC_ESSIV)
+KEYSLOT_CIPHERS = {XTS: (32, 64), CBC_ESSIV: (16, 32)}
 
 _HEX = frozenset("0123456789abcdef")
 # integrity -> cipher and integrity as cryptsetup writes them, bytes of the volume key
@@ -38,7 +38,7 @@ class VolumeProfile:
     bytes; ``data_bytes``: 0 where data go up to the end of the device ("dynamic").
     ``cipher`` and ``key_bytes`` stand for another than the integrity's own cipher where
     they are not "" and 0; ``keyslot_cipher``: of the key-slot's own material, and
-    ``keyslot_key_bytes``: of its key, 64 or 32.
+    ``keyslot_key_bytes``: of its key, as in ``KEYSLOT_CIPHERS``.
     The rest are upper bounds of what a header may cost:
     iterations of PBKDF2, and time, memory and lanes of Argon2.
 
@@ -76,8 +76,12 @@ class VolumeProfile:
             raise _wrong("data begins at multiples of 4096 bytes, behind both headers")
         if self.keyslot_cipher not in KEYSLOT_CIPHERS:
             raise _wrong(f"key-slots are encrypted by {' or '.join(KEYSLOT_CIPHERS)}")
-        if self.keyslot_key_bytes not in (32, 64):
-            raise _wrong("a key-slot's AES-XTS has a key of 32 or 64 bytes")
+        sizes = KEYSLOT_CIPHERS[self.keyslot_cipher]
+        if self.keyslot_key_bytes not in sizes:
+            raise _wrong(
+                f"a key-slot's {self.keyslot_cipher} has a key of {' or '.join(map(str, sizes))}"
+                " bytes"
+            )
         if bool(self.cipher) != bool(self.key_bytes):
             raise _wrong("a cipher and the size of its key are named together")
         if self.cipher and self.integrity != "none":

@@ -16,12 +16,14 @@ from troth.documents.volume_profile import (
     KDFS,
     KEYSLOT_CIPHERS,
     SECTOR_SIZES,
+    XTS,
     VolumeProfile,
 )
 from troth.errors import FormatError
 
 _INTEGRITIES = {"hmac(sha256)": "hmac", "aead": "aes-gcm"}
-_CBC_KEY_BYTES = 32
+# Ciphers and bytes of their keys, besides an integrity's own: of older volumes, and AES-128.
+_OTHERS = ((CBC_ESSIV, 16), (CBC_ESSIV, 32), (XTS, 32))
 
 
 def profile_of(area: bytes) -> VolumeProfile:
@@ -43,13 +45,12 @@ def profile_of(area: bytes) -> VolumeProfile:
         found["integrity"] = "none"
     elif segment.integrity.kind in _INTEGRITIES:
         found["integrity"] = _INTEGRITIES[segment.integrity.kind]
-    if segment.encryption == CBC_ESSIV and segment.integrity is None:
-        found |= {"cipher": CBC_ESSIV, "key_bytes": _CBC_KEY_BYTES}
+    if segment.integrity is None and (segment.encryption, slot.key_bytes) in _OTHERS:
+        found |= {"cipher": segment.encryption, "key_bytes": slot.key_bytes}
     if segment.sector_bytes in SECTOR_SIZES:
         found["sector_bytes"] = segment.sector_bytes
-    if slot.area_encryption in KEYSLOT_CIPHERS:
+    if slot.area_key_bytes in KEYSLOT_CIPHERS.get(slot.area_encryption, ()):
         found["keyslot_cipher"] = slot.area_encryption
-    if slot.area_key_bytes in (32, 64):
         found["keyslot_key_bytes"] = slot.area_key_bytes
     behind = 2 * copy.header.size_bytes + metadata.keyslots_bytes
     if segment.offset_bytes % 4096 == 0 and segment.offset_bytes >= behind:
