@@ -153,6 +153,30 @@ def test_what_it_says(connection, said, monkeypatch):
     assert b"".join(data for _, data in lines) == said
 
 
+@pytest.mark.parametrize(("carrier", "turns"), [(True, 0), (False, 3)])
+def test_nothing_is_sent_before_the_kernel_knows_of_the_carrier(carrier, turns, monkeypatch):
+    asked = []
+
+    def runs(name):
+        asked.append(name)
+        return len(asked) == 3
+
+    monkeypatch.setattr(link, "has_carrier", lambda name: carrier)
+    monkeypatch.setattr(link, "runs", runs)
+    network_worker._wait_for_carrier("eth0", time.monotonic_ns() + 10**10)
+    assert asked == ["eth0"] * turns
+
+
+def test_a_link_without_carrier_is_tried_all_the_same(monkeypatch):
+    monkeypatch.setattr(link, "has_carrier", lambda name: False)
+    monkeypatch.setattr(link, "runs", lambda name: False)
+    begun_ns = time.monotonic_ns()
+    network_worker._wait_for_carrier("eth0", begun_ns + 50_000_000)
+    assert time.monotonic_ns() >= begun_ns + 50_000_000
+    monkeypatch.setattr(network_worker, "_CARRIER_NS", 50_000_000)
+    network_worker._wait_for_carrier("eth0", begun_ns + 10**12)
+
+
 # --- what the kernel has ---------------------------------------------------------------------
 
 NEEDS_ROOT = pytest.mark.skipif(
@@ -233,6 +257,7 @@ def scene(rules, script, folder, mtu):
     with net.on_tap(script, fd) as wire:
         connection = network_worker.Connection(rules, deadline_s=60)
         connection.up(time.monotonic_ns() + 5_000_000_000)
+        assert link.has_carrier(NAME)
         stages.append(seen(network_worker._RESOLVERS))
         connection.down()
         stages.append(seen(network_worker._RESOLVERS))

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _RESOLVERS = "/etc/resolv.conf"
 _IPV6 = ":"
+_CARRIER_NS, _PAUSE_S = 2 * 10**9, 0.002
 
 
 @record
@@ -69,6 +70,7 @@ class Connection:
         self._sysctls.tighten(device.name, ipv6=self._rules.ipv6)
         self._routes.deny(ipv6=self._rules.ipv6)
         link.up(device.name)
+        _wait_for_carrier(device.name, end_ns)
         settings = self._settings(device, end_ns)
         # The device's own size of frames is the host's word as well.
         mtu = settings.mtu or min(max(device.mtu, dhcp.LEAST_MTU), dhcp.MOST_MTU)
@@ -122,6 +124,19 @@ class Connection:
             os.write(fd, f"{lines}options timeout:2 attempts:2\n".encode())
         finally:
             os.close(fd)
+
+
+def _wait_for_carrier(name: str, end_ns: int) -> None:
+    """A link that was set up before its carrier was there drops all it is given, in silence.
+
+    It stops to when the kernel has heard of the carrier. A link that never gets one is
+    tried all the same.
+    """
+    if link.has_carrier(name):
+        return
+    end_ns = min(end_ns, time.monotonic_ns() + _CARRIER_NS)
+    while not link.runs(name) and time.monotonic_ns() < end_ns:
+        time.sleep(_PAUSE_S)
 
 
 def find(end_ns: int) -> Link:

@@ -17,7 +17,7 @@ from troth.record import record
 
 BASE = "/sys/class/net"
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCSIFMTU = 0x8913, 0x8914, 0x8922
-_IFF_UP = 0x1
+_IFF_UP, _IFF_RUNNING = 0x1, 0x40
 _ETHERNET = "1"  # ARPHRD_ETHER
 _HARDWARE_BYTES = 6
 
@@ -70,8 +70,17 @@ def down(name: str) -> None:
 
 def is_up(name: str) -> bool:
     """Whether link ``name`` is up; ``OSError`` where there is none."""
-    (flags,) = unpack_from("<H", _ioctl(name, _SIOCGIFFLAGS), 16)
-    return bool(flags & _IFF_UP)
+    return bool(_flags(name) & _IFF_UP)
+
+
+def has_carrier(name: str) -> bool:
+    """Whether the driver of link ``name``, which is up, says that there is a wire."""
+    return _read(f"{BASE}/{name}/carrier") == "1"
+
+
+def runs(name: str) -> bool:
+    """Whether the kernel has heard of the carrier of ``name``; ``OSError`` where there is none."""
+    return bool(_flags(name) & _IFF_RUNNING)
 
 
 def set_mtu(name: str, mtu: int) -> None:
@@ -79,8 +88,13 @@ def set_mtu(name: str, mtu: int) -> None:
     _ioctl(name, _SIOCSIFMTU, pack("<i", mtu))
 
 
-def _set_flag(name: str, *, on: bool) -> None:
+def _flags(name: str) -> int:
     (flags,) = unpack_from("<H", _ioctl(name, _SIOCGIFFLAGS), 16)
+    return int(flags)
+
+
+def _set_flag(name: str, *, on: bool) -> None:
+    flags = _flags(name)
     _ioctl(name, _SIOCSIFFLAGS, pack("<H", flags | _IFF_UP if on else flags & ~_IFF_UP))
 
 
