@@ -71,9 +71,14 @@ def test_every_vector_without_a_profile(capsys, tmp_path, monkeypatch, item):
 
 @pytest.mark.vectors
 def test_what_no_guest_opens_says_so(capsys, tmp_path):
-    for name in ("aes128-cbc-essiv.hdr", "pbkdf2-sha256-512.hdr"):
+    for name, code in (
+        ("aes128-cbc-essiv.hdr", "luks2-segment-cipher"),
+        ("pbkdf2-sha256-512.hdr", "luks2-segment-sector"),
+        ("argon2i-512.hdr", "luks2-kdf"),
+    ):
         last = checked(capsys, tmp_path, vector(name).read_bytes())[2]
         assert "no guest of troth opens it" in last
+        assert code in last
     last = checked(capsys, tmp_path, vector("aead-xts-hmac-4096.hdr").read_bytes())[2]
     assert "a guest opens it where its policy says luks2/hmac/4096" in last
 
@@ -105,6 +110,32 @@ def test_what_cryptsetup_makes(capsys, tmp_path, cipher, bits, slot):
     status, found, last = checked(capsys, tmp_path, volume.read_bytes())
     assert (status, found["opened"]) == (0, True), found
     assert ("no guest" in last) == ((cipher, bits, slot) != ("aes-xts-plain64", "512", ()))
+
+
+def test_data_where_no_guest_looks(capsys, tmp_path):
+    """What is said of guests is what their profile says, not what the header shows."""
+    area = changed(lambda tree: tree["segments"]["0"].update(offset=str(4 << 20)))
+    status, _found, last = checked(capsys, tmp_path, area)
+    assert status == 0
+    assert "no guest of troth opens it: luks2-segment-offset with luks2/hmac/4096" in last
+    status, _found, last = checked(capsys, tmp_path, written(integrity="hmac").head)
+    assert status == 0
+    assert "a guest opens it where its policy says luks2/hmac/4096" in last
+
+
+def test_a_key_from_a_pipe(capsys, tmp_path):
+    raw = bytes(range(32))
+    header = tmp_path / "header"
+    header.write_bytes(written(raw, integrity="hmac").head)
+    hears, tells = os.pipe()
+    os.write(tells, raw)
+    os.close(tells)
+    try:
+        words = ["volume", "check", str(header), "--key-file", f"/dev/fd/{hears}"]
+        assert main(words) == 0
+    finally:
+        os.close(hears)
+    assert "the passphrase in the file opens it" in capsys.readouterr().out
 
 
 def test_what_is_said_stands(capsys, tmp_path):

@@ -29,7 +29,6 @@ NONCE_BYTES = 32
 
 _MAGIC = b"TROTHVOL"
 _VERSION = 1
-_PROFILE_BYTES = 64
 # magic, version, guest SVN, uuid, profile, generation, data sectors, TCB, nonce.
 _FIELDS = Struct("<8sII16s64sQQQ32s")
 _MAC_OFFSET = 480

@@ -22,6 +22,7 @@ from troth.record import replace
 from troth.volumes import (
     header_area,
     headerless_checks,
+    keys,
     luks2_open,
     luks2_profile,
     luks2_shown,
@@ -86,7 +87,7 @@ def _luks2(options: Options, given: VolumeProfile) -> Verdict:
     else:
         last = "accepted" + (f", and {key} opens it" if opened else "; no key was tried")
         if as_shown:
-            last += f"; {_bounds(profile)}"
+            last += f"; {_bounds(area, profile.integrity)}"
     return Verdict(
         uuid=copy.header.uuid if copy is not None else "",
         profile=profile.text,
@@ -97,13 +98,15 @@ def _luks2(options: Options, given: VolumeProfile) -> Verdict:
     )
 
 
-def _bounds(profile: VolumeProfile) -> str:
+def _bounds(area: bytes, integrity: str) -> str:
     """What a guest makes of a volume that is judged by its own words."""
-    words = f"a guest opens it where its policy says {profile.text}"
-    ours = VolumeProfile(integrity=profile.integrity, data_offsets=profile.data_offsets)
-    if replace(profile, uuid="", kdfs=ours.kdfs) != ours:
-        words = f"no guest of troth opens it: policies have {ours.text} with AES-256-XTS alone"
-    return words if profile.integrity != "none" else f"{words}; its host can change data unseen"
+    policy = VolumeProfile(integrity=integrity)
+    found, _accepted = _judge(area, policy)
+    codes = [item.code for item in found if not item.passed]
+    words = f"a guest opens it where its policy says {policy.text}"
+    if codes:
+        words = f"no guest of troth opens it: {', '.join(codes)} with {policy.text}"
+    return words if integrity != "none" else f"{words}; its host can change data unseen"
 
 
 def _expected(options: Options) -> VolumeProfile:
@@ -147,13 +150,11 @@ def _judge(area: bytes, profile: VolumeProfile) -> tuple[list[Check], Accepted |
 
 def _opens(accepted: Accepted, area: bytes, options: Options) -> tuple[bool, str]:
     """Whether the key file opens it, and as what: a source key, or a passphrase as it is."""
-    name = options.key_file or ""
-    whole = volume_key.read(name)
+    # Once: it may be a pipe.
+    whole = volume_key.read(options.key_file or "")
     ways = [("the passphrase in the file", whole)]
     if volume_key.is_source(whole) and not options.raw_key:
-        derived = volume_key.passphrase(
-            name, raw=False, uuid=accepted.header.uuid, profile=accepted.profile.text
-        )
+        derived = keys.passphrase(whole, uuid=accepted.header.uuid, profile=accepted.profile.text)
         ways.insert(0, ("the key", derived))
     for noun, passphrase in ways:
         try:
